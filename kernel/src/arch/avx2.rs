@@ -1,0 +1,154 @@
+//! AVX2 with FMA and F16C: eight lanes, sixteen registers.
+
+use crate::simd::Simd;
+use half::{bf16, f16};
+use std::arch::x86_64::{
+    __m256, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_loadu_si128, _mm_prefetch,
+    _mm256_castps256_ps128, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_storeu_ps,
+};
+
+pulp::simd_type! {
+    /// Proof that the CPU has AVX2, FMA and F16C.
+    pub(crate) struct Avx2 {
+        pub(crate) sse: "sse",
+        pub(crate) avx: "avx",
+        pub(crate) avx2: "avx2",
+        pub(crate) fma: "fma",
+        pub(crate) f16c: "f16c",
+    }
+}
+
+impl Simd for Avx2 {
+    type F32 = __m256;
+    const NAME: &'static str = "avx2";
+    const LANES: usize = 8;
+    const REGISTERS: usize = 16;
+
+    #[inline(always)]
+    fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {
+        Self::vectorize(self, work)
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        self.avx._mm256_set1_ps(x)
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> __m256 {
+        let from = &from[..8];
+        // SAFETY: eight f32 were just checked to be there; the token proves AVX.
+        unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, x: __m256, to: &mut [f32]) {
+        let to = &mut to[..8];
+        // SAFETY: eight f32 were just checked to be there; the token proves AVX.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), x) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        self.avx._mm256_add_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        self.avx._mm256_sub_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        self.avx._mm256_mul_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        self.avx._mm256_div_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        self.fma._mm256_fmadd_ps(a, b, c)
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        self.avx._mm256_max_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        self.avx._mm256_min_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn round(self, x: __m256) -> __m256 {
+        self.avx._mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x)
+    }
+
+    #[inline(always)]
+    fn power_of_two(self, x: __m256) -> __m256 {
+        let biased = self.avx2._mm256_add_epi32(self.avx._mm256_cvtps_epi32(x), self.avx._mm256_set1_epi32(127));
+        self.avx._mm256_castsi256_ps(self.avx2._mm256_slli_epi32::<23>(biased))
+    }
+
+    #[inline(always)]
+    fn load_bf16_even_odd(self, from: &[bf16]) -> [__m256; 2] {
+        let from = &from[..16];
+        // SAFETY: sixteen bf16 were just checked to be there; the token proves AVX.
+        let pairs = unsafe { _mm256_loadu_si256(from.as_ptr().cast()) };
+        let odd = self.avx2._mm256_and_si256(pairs, self.avx._mm256_set1_epi32(0xffff_0000_u32.cast_signed()));
+        [self.avx._mm256_castsi256_ps(self.avx2._mm256_slli_epi32::<16>(pairs)), self.avx._mm256_castsi256_ps(odd)]
+    }
+
+    #[inline(always)]
+    fn load_f16(self, from: &[f16]) -> __m256 {
+        let from = &from[..8];
+        // SAFETY: eight f16 were just checked to be there; the token proves F16C.
+        unsafe { std::arch::x86_64::_mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn reduce_add(self, x: __m256) -> f32 {
+        let swapped = self.avx._mm256_permute2f128_ps::<1>(x, x);
+        let quads = self.avx._mm256_add_ps(x, swapped);
+        let pairs = self.avx._mm256_add_ps(quads, self.avx._mm256_permute_ps::<0b01_00_11_10>(quads));
+        let whole = self.avx._mm256_add_ps(pairs, self.avx._mm256_permute_ps::<0b10_11_00_01>(pairs));
+        self.avx._mm256_cvtss_f32(whole)
+    }
+
+    #[inline(always)]
+    fn reduce_max(self, x: __m256) -> f32 {
+        let swapped = self.avx._mm256_permute2f128_ps::<1>(x, x);
+        let quads = self.avx._mm256_max_ps(x, swapped);
+        let pairs = self.avx._mm256_max_ps(quads, self.avx._mm256_permute_ps::<0b01_00_11_10>(quads));
+        let whole = self.avx._mm256_max_ps(pairs, self.avx._mm256_permute_ps::<0b10_11_00_01>(pairs));
+        self.avx._mm256_cvtss_f32(whole)
+    }
+
+    #[inline(always)]
+    fn reduce_add_4(self, x: [__m256; 4]) -> [f32; 4] {
+        let [a, b, c, d] = x;
+        let halves = self.avx._mm256_hadd_ps(self.avx._mm256_hadd_ps(a, b), self.avx._mm256_hadd_ps(c, d));
+        let sums = self.avx._mm256_add_ps(halves, self.avx._mm256_permute2f128_ps::<1>(halves, halves));
+        // SAFETY: a register cast; the token proves AVX.
+        bytemuck::cast(unsafe { _mm256_castps256_ps128(sums) })
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, rows: &[T]) {
+        prefetch_lines(rows);
+    }
+}
+
+/// One prefetch into L2 per cache line that `rows` begins in.
+#[inline(always)]
+pub(crate) fn prefetch_lines<T>(rows: &[T]) {
+    let start = rows.as_ptr().cast::<i8>();
+    for offset in (0..size_of_val(rows)).step_by(64) {
+        // SAFETY: a prefetch never faults, whatever its address; this one lies inside `rows`.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(offset)) };
+    }
+}

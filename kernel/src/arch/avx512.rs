@@ -1,0 +1,164 @@
+//! AVX-512 without BF16 instructions: sixteen lanes, thirty-two registers.
+
+use crate::simd::Simd;
+
+pulp::simd_type! {
+    /// Proof that the CPU has AVX-512 F, BW, DQ and VL (and what they imply: AVX2, FMA, F16C).
+    pub(crate) struct Avx512 {
+        pub(crate) avx: "avx",
+        pub(crate) avx2: "avx2",
+        pub(crate) fma: "fma",
+        pub(crate) f16c: "f16c",
+        pub(crate) avx512f: "avx512f",
+        pub(crate) avx512bw: "avx512bw",
+        pub(crate) avx512dq: "avx512dq",
+        pub(crate) avx512vl: "avx512vl",
+    }
+}
+
+/// The required methods on sixteen lanes, for every token that has AVX-512 F and DQ among its fields.
+macro_rules! avx512_methods {
+    () => {
+        type F32 = std::arch::x86_64::__m512;
+        const LANES: usize = 16;
+        const REGISTERS: usize = 32;
+
+        #[inline(always)]
+        fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {
+            Self::vectorize(self, work)
+        }
+
+        #[inline(always)]
+        fn splat(self, x: f32) -> Self::F32 {
+            self.avx512f._mm512_set1_ps(x)
+        }
+
+        #[inline(always)]
+        fn load(self, from: &[f32]) -> Self::F32 {
+            let from = &from[..16];
+            // SAFETY: sixteen f32 were just checked to be there; the token proves AVX-512 F.
+            unsafe { std::arch::x86_64::_mm512_loadu_ps(from.as_ptr()) }
+        }
+
+        #[inline(always)]
+        fn store(self, x: Self::F32, to: &mut [f32]) {
+            let to = &mut to[..16];
+            // SAFETY: sixteen f32 were just checked to be there; the token proves AVX-512 F.
+            unsafe { std::arch::x86_64::_mm512_storeu_ps(to.as_mut_ptr(), x) }
+        }
+
+        #[inline(always)]
+        fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+            self.avx512f._mm512_add_ps(a, b)
+        }
+
+        #[inline(always)]
+        fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+            self.avx512f._mm512_sub_ps(a, b)
+        }
+
+        #[inline(always)]
+        fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+            self.avx512f._mm512_mul_ps(a, b)
+        }
+
+        #[inline(always)]
+        fn div(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+            self.avx512f._mm512_div_ps(a, b)
+        }
+
+        #[inline(always)]
+        fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+            self.avx512f._mm512_fmadd_ps(a, b, c)
+        }
+
+        #[inline(always)]
+        fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+            self.avx512f._mm512_max_ps(a, b)
+        }
+
+        #[inline(always)]
+        fn min(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+            self.avx512f._mm512_min_ps(a, b)
+        }
+
+        #[inline(always)]
+        fn round(self, x: Self::F32) -> Self::F32 {
+            // Round to nearest even, keep no fraction bits, raise no exception.
+            self.avx512f._mm512_roundscale_ps::<0x08>(x)
+        }
+
+        #[inline(always)]
+        fn power_of_two(self, x: Self::F32) -> Self::F32 {
+            self.avx512f._mm512_scalef_ps(self.avx512f._mm512_set1_ps(1.0), x)
+        }
+
+        #[inline(always)]
+        fn load_bf16_even_odd(self, from: &[half::bf16]) -> [Self::F32; 2] {
+            let from = &from[..32];
+            // SAFETY: thirty-two bf16 were just checked to be there; the token proves AVX-512 F.
+            let pairs = unsafe { std::arch::x86_64::_mm512_loadu_si512(from.as_ptr().cast()) };
+            let mask = self.avx512f._mm512_set1_epi32(0xffff_0000_u32.cast_signed());
+            [
+                self.avx512f._mm512_castsi512_ps(self.avx512f._mm512_slli_epi32::<16>(pairs)),
+                self.avx512f._mm512_castsi512_ps(self.avx512f._mm512_and_si512(pairs, mask)),
+            ]
+        }
+
+        #[inline(always)]
+        fn load_f16(self, from: &[half::f16]) -> Self::F32 {
+            let from = &from[..16];
+            // SAFETY: sixteen f16 were just checked to be there; the token proves AVX.
+            let raw = unsafe { std::arch::x86_64::_mm256_loadu_si256(from.as_ptr().cast()) };
+            self.avx512f._mm512_cvtph_ps(raw)
+        }
+
+        #[inline(always)]
+        fn reduce_add(self, x: Self::F32) -> f32 {
+            let high = self.avx512dq._mm512_extractf32x8_ps::<1>(x);
+            let eights = self.avx._mm256_add_ps(self.avx512f._mm512_castps512_ps256(x), high);
+            let quads = self.avx._mm256_add_ps(eights, self.avx._mm256_permute2f128_ps::<1>(eights, eights));
+            let pairs = self.avx._mm256_add_ps(quads, self.avx._mm256_permute_ps::<0b01_00_11_10>(quads));
+            let whole = self.avx._mm256_add_ps(pairs, self.avx._mm256_permute_ps::<0b10_11_00_01>(pairs));
+            self.avx._mm256_cvtss_f32(whole)
+        }
+
+        #[inline(always)]
+        fn reduce_max(self, x: Self::F32) -> f32 {
+            let high = self.avx512dq._mm512_extractf32x8_ps::<1>(x);
+            let eights = self.avx._mm256_max_ps(self.avx512f._mm512_castps512_ps256(x), high);
+            let quads = self.avx._mm256_max_ps(eights, self.avx._mm256_permute2f128_ps::<1>(eights, eights));
+            let pairs = self.avx._mm256_max_ps(quads, self.avx._mm256_permute_ps::<0b01_00_11_10>(quads));
+            let whole = self.avx._mm256_max_ps(pairs, self.avx._mm256_permute_ps::<0b10_11_00_01>(pairs));
+            self.avx._mm256_cvtss_f32(whole)
+        }
+
+        #[inline(always)]
+        fn reduce_add_4(self, x: [Self::F32; 4]) -> [f32; 4] {
+            let [a, b, c, d] = x;
+            let f = self.avx512f;
+            // A transposition in every quarter of 128 bits: each then holds a part of the four sums, in order.
+            let ab = f._mm512_add_ps(f._mm512_unpacklo_ps(a, b), f._mm512_unpackhi_ps(a, b));
+            let cd = f._mm512_add_ps(f._mm512_unpacklo_ps(c, d), f._mm512_unpackhi_ps(c, d));
+            let low = f._mm512_shuffle_ps::<0b01_00_01_00>(ab, cd);
+            let high = f._mm512_shuffle_ps::<0b11_10_11_10>(ab, cd);
+            let quarters = f._mm512_add_ps(low, high);
+            let upper = self.avx512dq._mm512_extractf32x8_ps::<1>(quarters);
+            let halves = self.avx._mm256_add_ps(f._mm512_castps512_ps256(quarters), upper);
+            let sums = self.avx._mm256_add_ps(halves, self.avx._mm256_permute2f128_ps::<1>(halves, halves));
+            // SAFETY: a register cast; the token proves AVX.
+            bytemuck::cast(unsafe { std::arch::x86_64::_mm256_castps256_ps128(sums) })
+        }
+
+        #[inline(always)]
+        fn prefetch<T>(self, rows: &[T]) {
+            crate::arch::avx2::prefetch_lines(rows);
+        }
+    };
+}
+pub(crate) use avx512_methods;
+
+impl Simd for Avx512 {
+    const NAME: &'static str = "avx512";
+    avx512_methods!();
+}

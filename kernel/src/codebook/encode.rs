@@ -1,0 +1,120 @@
+//! Codes of many keys: a matrix product of the keys' probes with the codewords that keeps only each row's maximum.
+
+use super::Codebook;
+use crate::{
+    dots::{MAX_TILE_QUERIES, Products, RowSet, dots, operand_len, prepare_query},
+    dtype::{Element, Elements},
+    kv::row_width,
+    simd::{MAX_LANES, Simd},
+};
+
+/// Keys whose probes stay in L1 while a block of codewords goes by.
+const KEYS: usize = 12 * MAX_TILE_QUERIES;
+
+/// Codewords of a block: 128 KiB of f32 at head_dim 128, which stay in L2 for all those keys.
+const CODEWORDS: usize = 256;
+
+/// The vector u whose dot product with a codeword, less the codeword's half norm, is largest for the code of a key.
+pub(super) struct Probe {
+    image: Vec<f32>,
+    probe: Vec<f32>,
+}
+
+impl Probe {
+    pub(super) fn new(book: &Codebook) -> Self {
+        let width = book.head_dim.next_multiple_of(MAX_LANES);
+        Self { image: vec![0.0; width], probe: vec![0.0; book.head_dim] }
+    }
+
+    /// u = (k − μ)·L·Lᵀ, not (k − μ)·H: where H is nearly singular the image (k − μ)·L is small and exact, whereas
+    /// products with H cancel. (The demo model's layer 0 has codes 4e-3 apart beside keys of size 10.)
+    #[inline(always)]
+    pub(super) fn of_key<S: Simd>(&mut self, s: S, book: &Codebook, key: &[f32]) -> &[f32] {
+        self.image.fill(0.0);
+        let rows = || book.cholesky.chunks_exact(book.head_dim).enumerate();
+        for ((i, row), (key, center)) in rows().zip(key.iter().zip(&book.center)) {
+            add_scaled(s, &mut self.image[..=i], &row[..=i], key - center);
+        }
+        for ((i, row), probe) in rows().zip(&mut self.probe) {
+            *probe = dot(s, &self.image[..=i], &row[..=i]);
+        }
+        &self.probe
+    }
+}
+
+/// to += from · factor
+#[inline(always)]
+fn add_scaled<S: Simd>(s: S, to: &mut [f32], from: &[f32], factor: f32) {
+    let whole = to.len() / S::LANES * S::LANES;
+    let (to, to_rest) = to.split_at_mut(whole);
+    let (from, from_rest) = from.split_at(whole);
+    let factors = s.splat(factor);
+    for (to, from) in to.chunks_exact_mut(S::LANES).zip(from.chunks_exact(S::LANES)) {
+        s.store(s.mul_add(s.load(from), factors, s.load(to)), to);
+    }
+    for (to, from) in to_rest.iter_mut().zip(from_rest) {
+        *to += from * factor;
+    }
+}
+
+#[inline(always)]
+fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
+    let (a, a_rest) = a.split_at(a.len() / S::LANES * S::LANES);
+    let (b, b_rest) = b.split_at(a.len());
+    let mut sum = s.splat(0.0);
+    for (a, b) in a.chunks_exact(S::LANES).zip(b.chunks_exact(S::LANES)) {
+        sum = s.mul_add(s.load(a), s.load(b), sum);
+    }
+    s.reduce_add(sum) + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+}
+
+/// The code of each key; `keys` is `[codes.len(), head_dim]`, not rotated.
+#[inline(always)]
+pub(crate) fn encode<S: Simd>(s: S, book: &Codebook, keys: &[f32], codes: &mut [u16]) {
+    match book.table() {
+        Elements::F32(table) => encode_typed(s, book, table, keys, codes),
+        Elements::F16(table) => encode_typed(s, book, table, keys, codes),
+        Elements::Bf16(table) => encode_typed(s, book, table, keys, codes),
+    }
+}
+
+#[inline(always)]
+fn encode_typed<S: Simd, T: Element>(s: S, book: &Codebook, table: &[T], keys: &[f32], codes: &mut [u16]) {
+    let width = row_width(book.head_dim);
+    let stride = operand_len::<S>(width);
+    let mut probe = Probe::new(book);
+    let mut operands = vec![0.0; KEYS.min(codes.len()) * stride];
+    let mut products = [0.0; CODEWORDS * MAX_TILE_QUERIES];
+    let rows = RowSet { elements: table, stride: width, positions: None };
+    for (keys, codes) in keys.chunks(KEYS * book.head_dim).zip(codes.chunks_mut(KEYS)) {
+        for (key, operand) in keys.chunks_exact(book.head_dim).zip(operands.chunks_exact_mut(stride)) {
+            prepare_query::<S, T>(s, probe.of_key(s, book, key), 1.0, operand);
+        }
+        let mut best = [f32::NEG_INFINITY; KEYS];
+        codes.fill(0);
+        for start in (0..book.codes).step_by(CODEWORDS) {
+            let block = start..book.codes.min(start + CODEWORDS);
+            for (t, codes) in codes.chunks_mut(MAX_TILE_QUERIES).enumerate() {
+                let first = t * MAX_TILE_QUERIES;
+                let values = &mut products[..];
+                let out = Products { values, per_row: 1, per_query: CODEWORDS, accumulate: false };
+                let operands = &operands[first * stride..];
+                dots(s, &rows, block.clone(), 0..width, operands, codes.len(), false, out);
+                for ((code, best), products) in codes.iter_mut().zip(&mut best[first..]).zip(products.chunks(CODEWORDS)) {
+                    raise(best, code, start, products, &book.half_norms[block.clone()]);
+                }
+            }
+        }
+    }
+}
+
+/// Takes a block of codewords into account: `best` and `code` hold what was found in earlier blocks.
+#[inline(always)]
+fn raise(best: &mut f32, code: &mut u16, first_code: usize, products: &[f32], half_norms: &[f32]) {
+    for (c, (product, half_norm)) in products.iter().zip(half_norms).enumerate() {
+        if product - half_norm > *best {
+            *best = product - half_norm;
+            *code = (first_code + c) as u16;
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Key codewords of one kv head: scores of the group's queries, and the codes of keys.
+//!
+//! One table of codewords ĉ in key space serves two uses (paper, section 3.2; the factor L_H is the lower Cholesky
+//! factor of the queries' second moment H):
+//!
+//! * `score_h(c) = q_h · ĉ_c` for the queries at the fixed relative position,
+//! * `code(k) = argmax_c (k·H)·ĉ_c − ½‖ĉ_c·L_H‖²`, which is the nearest codeword of `k·L_H`, lowest code on ties.
+//!
+//! Both are G + 1 dot products with every codeword in one pass over the table, which is what a decode step pays for.
+//!
+//! | what | shape | dtype |
+//! |---|---|---|
+//! | codewords | `[codes, head_dim]`, 1..=65536 codes | f32 given; stored as f32, f16 or bf16 |
+//! | queries at the relative position | `[group, head_dim]` | f32 |
+//! | scores | `[codes, group]`: the group's scores of a codeword side by side | f32 |
+//! | keys, **not** rotated | `[n, head_dim]` | f32 |
+//!
+//! The table holds codewords less their mean μ. That shifts all scores of a query by the same q·μ and all candidates
+//! for a key's code by the same amount, so no choice changes, and it takes the common part, which can be hundreds of
+//! times larger than what tells codewords apart, out of every rounding. Scores are therefore **relative**: true
+//! scores less q·μ, see [`Codebook::center`].
+//!
+//! Tolerance: scores within 1e-5 of ‖q‖·‖ĉ − μ‖ (1e-4 with BF16 instructions); codes differ from an f64 evaluation
+//! only where the two distances differ by less than rounding.
+
+mod encode;
+mod scores;
+
+pub(crate) use encode::encode;
+pub(crate) use scores::scores;
+
+use crate::{
+    dtype::{Dtype, Elements, OwnedElements},
+    error::{Error, Result, expect_len},
+    kv::{check_group, check_head_dim, row_width},
+};
+
+/// The codewords of one kv head of one layer, with what it takes to find the code of a key.
+#[derive(Debug, Clone)]
+pub struct Codebook {
+    head_dim: usize,
+    codes: usize,
+    /// `[codes, width]`, less the mean, padded with zeros.
+    table: OwnedElements,
+    /// `[head_dim]`: the mean of the codewords.
+    center: Vec<f32>,
+    /// `[head_dim, head_dim]`, lower triangular.
+    cholesky: Vec<f32>,
+    /// `[codes]`: ½‖(ĉ − μ)·L_H‖² of the codewords as stored.
+    half_norms: Vec<f32>,
+}
+
+impl Codebook {
+    /// Takes `codewords` in key space, `[codes, head_dim]`, and the lower triangular factor `cholesky`,
+    /// `[head_dim, head_dim]`; stores the table in `dtype`.
+    ///
+    /// # Errors
+    /// For shapes that do not fit, more than 65536 codewords, and numbers that are not finite.
+    pub fn new(codewords: &[f32], cholesky: &[f32], head_dim: usize, dtype: Dtype) -> Result<Self> {
+        check_head_dim(head_dim)?;
+        let codes = codewords.len() / head_dim;
+        if !(1..=1 << 16).contains(&codes) {
+            return Err(Error::Unsupported { what: "codewords", got: codes.to_string(), supported: "1..=65536" });
+        }
+        expect_len("codewords", codewords.len(), codes * head_dim)?;
+        expect_len("cholesky factor", cholesky.len(), head_dim * head_dim)?;
+        if let Some(bad) = codewords.iter().chain(cholesky).find(|x| !x.is_finite()) {
+            let got = bad.to_string();
+            return Err(Error::Unsupported { what: "a number of the codebook", got, supported: "finite numbers" });
+        }
+        let center = mean(codewords, head_dim);
+        let width = row_width(head_dim);
+        let mut table = vec![0.0; codes * width];
+        for (to, from) in table.chunks_exact_mut(width).zip(codewords.chunks_exact(head_dim)) {
+            for ((to, from), center) in to.iter_mut().zip(from).zip(&center) {
+                *to = from - center;
+            }
+        }
+        let table = OwnedElements::round_from(dtype, table);
+        let half_norms = half_norms(&table.as_elements().to_f32(), cholesky, head_dim);
+        Ok(Self { head_dim, codes, table, center, cholesky: cholesky.to_vec(), half_norms })
+    }
+
+    /// How many codewords there are.
+    pub const fn codes(&self) -> usize {
+        self.codes
+    }
+
+    /// Dimension of a codeword.
+    pub const fn head_dim(&self) -> usize {
+        self.head_dim
+    }
+
+    /// Storage type of the table.
+    pub fn dtype(&self) -> Dtype {
+        self.table().dtype()
+    }
+
+    /// Bytes that one pass of scores reads.
+    pub fn table_bytes(&self) -> usize {
+        self.table().len() * self.dtype().size()
+    }
+
+    /// The mean μ of the codewords, `[head_dim]`: a score from here plus q·μ is the true score.
+    pub fn center(&self) -> &[f32] {
+        &self.center
+    }
+
+    pub(crate) fn table(&self) -> Elements<'_> {
+        self.table.as_elements()
+    }
+
+    pub(crate) fn check_scores(&self, queries: &[f32], newest: Option<&[f32]>, scores: &[f32]) -> Result<usize> {
+        let group = queries.len() / self.head_dim;
+        check_group(group)?;
+        expect_len("queries", queries.len(), group * self.head_dim)?;
+        expect_len("scores", scores.len(), self.codes * group)?;
+        if let Some(key) = newest {
+            expect_len("newest key", key.len(), self.head_dim)?;
+        }
+        Ok(group)
+    }
+
+    pub(crate) fn check_encode(&self, keys: &[f32], codes: &[u16]) -> Result<()> {
+        expect_len("keys", keys.len(), codes.len() * self.head_dim)
+    }
+}
+
+fn mean(codewords: &[f32], head_dim: usize) -> Vec<f32> {
+    let mut sum = vec![0.0_f64; head_dim];
+    for codeword in codewords.chunks_exact(head_dim) {
+        for (sum, &x) in sum.iter_mut().zip(codeword) {
+            *sum += f64::from(x);
+        }
+    }
+    let codes = (codewords.len() / head_dim) as f64;
+    sum.into_iter().map(|sum| (sum / codes) as f32).collect()
+}
+
+/// ½‖ĉ·L‖² of each row of a padded table, in f64.
+fn half_norms(table: &[f32], cholesky: &[f32], head_dim: usize) -> Vec<f32> {
+    let mut image = vec![0.0_f64; head_dim];
+    let half_norm = |codeword: &[f32]| {
+        image.fill(0.0);
+        for (i, (&x, row)) in codeword.iter().zip(cholesky.chunks_exact(head_dim)).enumerate() {
+            for (image, &l) in image.iter_mut().zip(&row[..=i]) {
+                *image += f64::from(x) * f64::from(l);
+            }
+        }
+        (0.5 * image.iter().map(|x| x * x).sum::<f64>()) as f32
+    };
+    table.chunks_exact(row_width(head_dim)).map(half_norm).collect()
+}

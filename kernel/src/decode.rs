@@ -1,0 +1,207 @@
+//! One decode step of one kv head: score, retrieve, attend.
+//!
+//! [`decode_step`] is the whole of it on one thread. An engine that spreads a step over threads calls the parts:
+//! [`choose_rows`] per kv head, then [`Kernels::attend`] per kv head and chunk of [`ATTEND_CHUNK`] chosen positions,
+//! then [`Partial::merge`] in the chunks' order. Both ways give the same bits, on any number of threads.
+
+use crate::{
+    Codebook, Kernels,
+    attention::{Partial, Selection},
+    error::{Error, Result},
+    kv::KvRows,
+    retrieval::{RetrievalIndex, RetrievalScratch},
+};
+
+/// Rows that one call of [`Kernels::attend`] takes when a step is split up: half a MiB at head_dim 128 in bf16.
+pub const ATTEND_CHUNK: usize = 1024;
+
+/// What is attended besides the retrieved tokens, and how many of those there are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sparsity {
+    /// Share of the context that each query head retrieves (the paper's top-k), 0.03 unless told otherwise.
+    pub retrieve: f64,
+    /// Last positions that are always attended, the current one included.
+    pub window: usize,
+    /// First positions that are always attended.
+    pub sinks: usize,
+}
+
+impl Default for Sparsity {
+    fn default() -> Self {
+        Self { retrieve: 0.03, window: 64, sinks: 8 }
+    }
+}
+
+impl Sparsity {
+    /// Tokens that each query head retrieves from a context of `tokens`: `retrieve · tokens`, rounded down.
+    pub fn take(&self, tokens: usize) -> usize {
+        (self.retrieve * tokens as f64) as usize
+    }
+
+    /// Checks the share, which must be a number from 0 on; 1 and above attend to everything.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] otherwise.
+    pub fn check(&self) -> Result<()> {
+        if self.retrieve.is_finite() && self.retrieve >= 0.0 && self.window > 0 {
+            return Ok(());
+        }
+        let got = format!("{} with a window of {}", self.retrieve, self.window);
+        Err(Error::Unsupported { what: "retrieve share", got, supported: "0 and above, with a window from 1 on" })
+    }
+}
+
+/// The codes of one kv head's tokens in one sequence: all of them, and indexed those that have left the window.
+#[derive(Debug, Clone)]
+pub struct HeadIndex {
+    sparsity: Sparsity,
+    codes: Vec<u16>,
+    index: RetrievalIndex,
+}
+
+/// What a step chose, in tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// The length of the context.
+    pub tokens: usize,
+    /// Rows that the group attends: sinks, window and the retrieved ones.
+    pub attended: usize,
+    /// Tokens in the union of the heads' picks, before sinks and window are added.
+    pub picked: usize,
+}
+
+impl HeadIndex {
+    /// An empty index for a codebook of `codes` codewords.
+    ///
+    /// # Errors
+    /// See [`Sparsity::check`].
+    pub fn new(codes: usize, sparsity: Sparsity) -> Result<Self> {
+        sparsity.check()?;
+        Ok(Self { sparsity, codes: Vec::new(), index: RetrievalIndex::new(codes) })
+    }
+
+    /// Adds the codes of the newest tokens.
+    pub fn append(&mut self, codes: &[u16]) {
+        self.codes.extend_from_slice(codes);
+    }
+
+    /// The codes of all tokens so far.
+    pub fn codes(&self) -> &[u16] {
+        &self.codes
+    }
+
+    /// Bytes of memory in use.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.codes[..]) + self.index.bytes()
+    }
+
+    /// Leaves in `positions` what the group attends: the sinks, the retrieved tokens, the window.
+    ///
+    /// # Errors
+    /// If `scores` is not `[codes, group]`, or a code is not among the codewords.
+    pub fn choose(
+        &mut self,
+        scores: &[f32],
+        group: usize,
+        scratch: &mut RetrievalScratch,
+        positions: &mut Vec<u32>,
+    ) -> Result<Choice> {
+        let tokens = self.codes.len();
+        let sinks = self.sparsity.sinks.min(tokens);
+        let window = tokens.saturating_sub(self.sparsity.window).max(sinks);
+        let indexed = self.index.next_position().max(sinks);
+        if indexed < window {
+            self.index.extend(indexed, &self.codes[indexed..window])?;
+        }
+        let take = self.sparsity.take(tokens);
+        positions.clear();
+        positions.extend(0..sinks as u32);
+        self.index.retrieve(scores, group, take, scratch, positions)?;
+        let retrieved = positions.len() - sinks;
+        positions.extend(window as u32..tokens as u32);
+        // A head that takes more than there is to retrieve takes sinks and window tokens for the rest.
+        let picked = if take > self.index.len() { take.min(tokens) } else { retrieved };
+        Ok(Choice { tokens, attended: positions.len(), picked })
+    }
+}
+
+/// The newest token's projections for one kv head.
+#[derive(Debug, Clone, Copy)]
+pub struct StepInput<'a> {
+    /// `[group, head_dim]`: the group's queries, rotated to the token's position.
+    pub queries: &'a [f32],
+    /// `[group, head_dim]`: the same queries, rotated to the fixed relative position.
+    pub windowed_queries: &'a [f32],
+    /// `[head_dim]`: the key, not rotated.
+    pub key: &'a [f32],
+    /// `[head_dim]`: the key, rotated to the token's position.
+    pub rotated_key: &'a [f32],
+    /// `[head_dim]`
+    pub value: &'a [f32],
+}
+
+/// Working memory of a step, to be kept between steps.
+#[derive(Debug, Clone, Default)]
+pub struct StepScratch {
+    scores: Vec<f32>,
+    retrieval: RetrievalScratch,
+    positions: Vec<u32>,
+    partials: [Partial; 2],
+}
+
+impl StepScratch {
+    /// The positions that the last [`choose_rows`] chose: sinks first, window last.
+    pub fn positions(&self) -> &[u32] {
+        &self.positions
+    }
+}
+
+/// Steps 1 to 3: appends the token, scores the codewords, finds the token's code, retrieves.
+///
+/// # Errors
+/// If the shapes do not fit together or memory runs out. Rows and index then keep their length, or have grown by the
+/// token alike.
+pub fn choose_rows(
+    kernels: &dyn Kernels,
+    book: &Codebook,
+    rows: &mut KvRows,
+    index: &mut HeadIndex,
+    input: &StepInput<'_>,
+    scratch: &mut StepScratch,
+) -> Result<Choice> {
+    let group = input.windowed_queries.len() / book.head_dim();
+    scratch.scores.resize(book.codes() * group, 0.0);
+    let newest = Some(input.key);
+    let code = kernels.codeword_scores(book, input.windowed_queries, newest, &mut scratch.scores)?;
+    rows.append(input.rotated_key, input.value)?;
+    index.append(&code.map_or([0; 1], |code| [code]));
+    index.choose(&scratch.scores, group, &mut scratch.retrieval, &mut scratch.positions)
+}
+
+/// A whole step on one thread; `scale` is 1/√head_dim as a rule, `out` is `[group, head_dim]`.
+///
+/// # Errors
+/// As [`choose_rows`].
+#[expect(clippy::too_many_arguments, reason = "what a step reads, what it changes, and where it writes")]
+pub fn decode_step(
+    kernels: &dyn Kernels,
+    book: &Codebook,
+    rows: &mut KvRows,
+    index: &mut HeadIndex,
+    input: &StepInput<'_>,
+    scale: f32,
+    scratch: &mut StepScratch,
+    out: &mut [f32],
+) -> Result<Choice> {
+    let choice = choose_rows(kernels, book, rows, index, input, scratch)?;
+    let [whole, part] = &mut scratch.partials;
+    for (i, positions) in scratch.positions.chunks(ATTEND_CHUNK).enumerate() {
+        let target = if i == 0 { &mut *whole } else { &mut *part };
+        kernels.attend(rows.rows(), &Selection::Positions(positions), input.queries, scale, target)?;
+        if i > 0 {
+            whole.merge(part)?;
+        }
+    }
+    whole.finish(out)?;
+    Ok(choice)
+}

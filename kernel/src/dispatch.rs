@@ -1,0 +1,225 @@
+//! Which backend runs: chosen once, when a model is loaded, and passed down as `&'static dyn Kernels`.
+
+use crate::{
+    arch,
+    attention::{self, Partial, Selection},
+    codebook::{self, Codebook},
+    elementwise::{self, Rotation},
+    error::{Error, Result},
+    kv::Rows,
+    linear::{self, Matrix},
+    simd::Simd,
+};
+use std::fmt;
+
+/// The kernel table of one instruction set. Implemented for every [`Simd`] there is, and for nothing else.
+///
+/// Each method checks its shapes, then runs one coarse kernel compiled for the instruction set: one indirect call
+/// per kernel, none per dot product. Methods have no state and may run on any number of threads at once.
+///
+/// # Errors
+/// All methods: [`Error::Length`], [`Error::Position`] or [`Error::Unsupported`] if the arguments do not fit together.
+/// Nothing is written then.
+pub trait Kernels: Send + Sync + private::Sealed {
+    /// The name that `A2ATS_ISA` knows.
+    fn name(&self) -> &'static str;
+
+    /// Scores of a group's `queries` (`[group, head_dim]`, rotated to the relative position) with all codewords,
+    /// `[codes, group]`, and, in the same pass, the code of the `newest` key (`[head_dim]`, not rotated) if there is
+    /// one. See [`crate::codebook`]: scores are relative to the codebook's center.
+    fn codeword_scores(
+        &self,
+        book: &Codebook,
+        queries: &[f32],
+        newest: Option<&[f32]>,
+        scores: &mut [f32],
+    ) -> Result<Option<u16>>;
+
+    /// The codes of many keys, `[codes.len(), head_dim]`, not rotated.
+    fn encode(&self, book: &Codebook, keys: &[f32], codes: &mut [u16]) -> Result<()>;
+
+    /// Attention of a group's `queries` (`[group, head_dim]`, rotated to their true position) over the selected rows.
+    /// See [`crate::attention`].
+    fn attend(
+        &self,
+        rows: Rows<'_>,
+        selection: &Selection<'_>,
+        queries: &[f32],
+        scale: f32,
+        out: &mut Partial,
+    ) -> Result<()>;
+
+    /// Causal attention for prefill: the group at position `first_position + i` sees rows `0..=first_position + i`.
+    /// `queries` and `out` are `[positions, group, head_dim]`.
+    fn attend_causal(
+        &self,
+        rows: Rows<'_>,
+        queries: &[f32],
+        group: usize,
+        first_position: usize,
+        scale: f32,
+        out: &mut [f32],
+    ) -> Result<()>;
+
+    /// `out[r][t] = weights[r] · inputs[t]`; `inputs` is `[n, cols]`, `out` is `[rows, n]`. See [`crate::linear`].
+    fn product(&self, weights: Matrix<'_>, inputs: &[f32], out: &mut [f32]) -> Result<()>;
+
+    /// RMSNorm of each vector of `x`, `[n, weight.len()]`, in place.
+    fn rms_norm(&self, x: &mut [f32], weight: &[f32], epsilon: f32) -> Result<()>;
+
+    /// Rotary position embedding of each vector of `heads`, `[n, head_dim]`, in place, rotate-half layout.
+    fn rotate(&self, heads: &mut [f32], rotation: &Rotation) -> Result<()>;
+
+    /// gate ← SiLU(gate) · up
+    fn silu_mul(&self, gate: &mut [f32], up: &[f32]) -> Result<()>;
+
+    /// Softmax in place.
+    fn softmax(&self, x: &mut [f32]);
+}
+
+mod private {
+    pub trait Sealed {}
+    impl<S: super::Simd> Sealed for S {}
+}
+
+impl fmt::Debug for dyn Kernels {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+impl<S: Simd> Kernels for S {
+    fn name(&self) -> &'static str {
+        S::NAME
+    }
+
+    fn codeword_scores(
+        &self,
+        book: &Codebook,
+        queries: &[f32],
+        newest: Option<&[f32]>,
+        scores: &mut [f32],
+    ) -> Result<Option<u16>> {
+        book.check_scores(queries, newest, scores)?;
+        Ok(self.vectorize(|| codebook::scores(*self, book, queries, newest, scores)))
+    }
+
+    fn encode(&self, book: &Codebook, keys: &[f32], codes: &mut [u16]) -> Result<()> {
+        book.check_encode(keys, codes)?;
+        self.vectorize(|| codebook::encode(*self, book, keys, codes));
+        Ok(())
+    }
+
+    fn attend(
+        &self,
+        rows: Rows<'_>,
+        selection: &Selection<'_>,
+        queries: &[f32],
+        scale: f32,
+        out: &mut Partial,
+    ) -> Result<()> {
+        attention::check_attend(&rows, selection, queries)?;
+        self.vectorize(|| attention::attend(*self, rows, selection, queries, scale, out));
+        Ok(())
+    }
+
+    fn attend_causal(
+        &self,
+        rows: Rows<'_>,
+        queries: &[f32],
+        group: usize,
+        first_position: usize,
+        scale: f32,
+        out: &mut [f32],
+    ) -> Result<()> {
+        attention::check_causal(&rows, queries, group, first_position, out)?;
+        self.vectorize(|| attention::attend_causal(*self, rows, queries, group, first_position, scale, out));
+        Ok(())
+    }
+
+    fn product(&self, weights: Matrix<'_>, inputs: &[f32], out: &mut [f32]) -> Result<()> {
+        linear::check_product(&weights, inputs, out)?;
+        self.vectorize(|| linear::product(*self, weights, inputs, out));
+        Ok(())
+    }
+
+    fn rms_norm(&self, x: &mut [f32], weight: &[f32], epsilon: f32) -> Result<()> {
+        elementwise::check_rms_norm(x, weight)?;
+        self.vectorize(|| elementwise::rms_norm(*self, x, weight, epsilon));
+        Ok(())
+    }
+
+    fn rotate(&self, heads: &mut [f32], rotation: &Rotation) -> Result<()> {
+        elementwise::check_rotate(heads, rotation)?;
+        self.vectorize(|| elementwise::rotate(*self, heads, rotation));
+        Ok(())
+    }
+
+    fn silu_mul(&self, gate: &mut [f32], up: &[f32]) -> Result<()> {
+        elementwise::check_silu_mul(gate, up)?;
+        self.vectorize(|| elementwise::silu_mul(*self, gate, up));
+        Ok(())
+    }
+
+    fn softmax(&self, x: &mut [f32]) {
+        self.vectorize(|| elementwise::softmax(*self, x));
+    }
+}
+
+/// The environment variable that names the backend to use.
+pub const ISA_VARIABLE: &str = "A2ATS_ISA";
+
+/// A token as the kernel table it stands for: it has no size, so leaking its box allocates nothing.
+fn table<S: Simd>(token: S) -> &'static dyn Kernels {
+    Box::leak(Box::new(token))
+}
+
+/// Every backend of this program, best first, with its table where this CPU can run it. The one list to extend.
+fn backends() -> Vec<(&'static str, Option<&'static dyn Kernels>)> {
+    fn entry<S: Simd>(token: Option<S>) -> (&'static str, Option<&'static dyn Kernels>) {
+        (S::NAME, token.map(table))
+    }
+    vec![
+        #[cfg(target_arch = "x86_64")]
+        entry(arch::avx512bf16::Avx512Bf16::try_new()),
+        #[cfg(target_arch = "x86_64")]
+        entry(arch::avx512::Avx512::try_new()),
+        #[cfg(target_arch = "x86_64")]
+        entry(arch::avx2::Avx2::try_new()),
+        #[cfg(target_arch = "aarch64")]
+        entry(arch::neon::Neon::try_new()),
+        entry(Some(arch::portable::Portable)),
+    ]
+}
+
+/// The backends that this CPU can run, best first. Never empty: `portable` runs everywhere.
+pub fn available() -> Vec<&'static dyn Kernels> {
+    backends().into_iter().filter_map(|(_, table)| table).collect()
+}
+
+/// The backend of that name.
+///
+/// # Errors
+/// [`Error::Backend`] if this program has no such backend or this CPU cannot run it; the message lists what would
+/// work.
+pub fn by_name(name: &str) -> Result<&'static dyn Kernels> {
+    let found = backends().into_iter().find(|(known, _)| *known == name);
+    let why = match found {
+        Some((_, Some(table))) => return Ok(table),
+        Some((_, None)) => "needs instructions that this CPU does not have",
+        None => "is not known on this architecture",
+    };
+    let available = available().iter().map(|kernels| kernels.name()).collect::<Vec<_>>().join(", ");
+    Err(Error::Backend { name: name.to_owned(), why, available })
+}
+
+/// The best backend that this CPU can run, or the one that `A2ATS_ISA` names.
+///
+/// # Errors
+/// [`Error::Backend`] if `A2ATS_ISA` is set to something else than an available backend: never a silent fallback.
+pub fn select() -> Result<&'static dyn Kernels> {
+    match std::env::var_os(ISA_VARIABLE) {
+        Some(name) => by_name(&name.to_string_lossy()),
+        None => Ok(available()[0]),
+    }
+}

@@ -1,0 +1,237 @@
+//! Element types of weights, codewords and KV rows.
+
+use crate::error::{Error, Result};
+use crate::simd::Simd;
+use half::{bf16, f16};
+use std::{fmt, ops::Range, str::FromStr};
+
+/// Storage type of a table, a weight matrix or KV rows. All arithmetic accumulates in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of an f32.
+    Bf16,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub const fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+
+    /// The name that command lines and reports use: `f32`, `f16` or `bf16`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+impl FromStr for Dtype {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::F32, Self::F16, Self::Bf16].into_iter().find(|dtype| dtype.name() == name).ok_or_else(|| {
+            Error::Unsupported { what: "dtype", got: name.to_owned(), supported: "f32, f16, bf16" }
+        })
+    }
+}
+
+/// Borrowed elements of one of the storage types.
+#[derive(Debug, Clone, Copy)]
+pub enum Elements<'a> {
+    /// IEEE single precision.
+    F32(&'a [f32]),
+    /// IEEE half precision.
+    F16(&'a [f16]),
+    /// The upper half of an f32.
+    Bf16(&'a [bf16]),
+}
+
+impl<'a> Elements<'a> {
+    /// Sees bytes (an mmapped tensor, say) as elements. `None` if they are not aligned for `dtype` or not whole.
+    pub fn from_bytes(dtype: Dtype, bytes: &'a [u8]) -> Option<Self> {
+        match dtype {
+            Dtype::F32 => bytemuck::try_cast_slice(bytes).ok().map(Self::F32),
+            Dtype::F16 => bytemuck::try_cast_slice(bytes).ok().map(Self::F16),
+            Dtype::Bf16 => bytemuck::try_cast_slice(bytes).ok().map(Self::Bf16),
+        }
+    }
+
+    /// The storage type.
+    pub const fn dtype(&self) -> Dtype {
+        match self {
+            Self::F32(_) => Dtype::F32,
+            Self::F16(_) => Dtype::F16,
+            Self::Bf16(_) => Dtype::Bf16,
+        }
+    }
+
+    /// How many elements there are.
+    pub const fn len(&self) -> usize {
+        match self {
+            Self::F32(x) => x.len(),
+            Self::F16(x) => x.len(),
+            Self::Bf16(x) => x.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A part of the elements, or `None` if it is not inside them.
+    pub fn range(&self, range: Range<usize>) -> Option<Self> {
+        Some(match self {
+            Self::F32(x) => Self::F32(x.get(range)?),
+            Self::F16(x) => Self::F16(x.get(range)?),
+            Self::Bf16(x) => Self::Bf16(x.get(range)?),
+        })
+    }
+
+    /// Widens all elements to f32, for the small tensors that are used that way.
+    pub fn to_f32(&self) -> Vec<f32> {
+        match self {
+            Self::F32(x) => x.to_vec(),
+            Self::F16(x) => x.iter().map(|x| x.to_f32()).collect(),
+            Self::Bf16(x) => x.iter().map(|x| x.to_f32()).collect(),
+        }
+    }
+}
+
+/// Elements that somebody owns: codewords and other tables that are made at load time.
+#[derive(Debug, Clone)]
+pub(crate) enum OwnedElements {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+}
+
+impl OwnedElements {
+    pub(crate) fn round_from(dtype: Dtype, values: Vec<f32>) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32(values),
+            Dtype::F16 => Self::F16(values.into_iter().map(f16::from_f32).collect()),
+            Dtype::Bf16 => Self::Bf16(values.into_iter().map(bf16::from_f32).collect()),
+        }
+    }
+
+    pub(crate) fn as_elements(&self) -> Elements<'_> {
+        match self {
+            Self::F32(x) => Elements::F32(x),
+            Self::F16(x) => Elements::F16(x),
+            Self::Bf16(x) => Elements::Bf16(x),
+        }
+    }
+}
+
+/// What the generic algorithms need of a storage type.
+///
+/// They work in blocks of 2·LANES elements, two registers. Registers may hold the elements of a block in another
+/// order than memory does (`natural` below): bf16 is widened by one shift and one mask, which leaves the even
+/// elements in one register and the odd ones in the other and costs a third of an order-keeping conversion. Query
+/// operands are brought into the same order once, sums over values are brought back once.
+pub(crate) trait Element: bytemuck::Pod + Send + Sync + 'static {
+    /// Loads a block as f32, in register order.
+    fn load<S: Simd>(s: S, block: &[Self]) -> [S::F32; 2];
+
+    /// Loads a block in whatever form [`Element::dot`] wants it.
+    #[inline(always)]
+    fn load_operand<S: Simd>(s: S, block: &[Self]) -> [S::F32; 2] {
+        Self::load(s, block)
+    }
+
+    /// Adds the lane-wise products of a block and a query operand to a sum.
+    #[inline(always)]
+    fn dot<S: Simd>(s: S, sum: S::F32, row: [S::F32; 2], query: [S::F32; 2]) -> S::F32 {
+        s.mul_add(row[1], query[1], s.mul_add(row[0], query[0], sum))
+    }
+
+    /// Brings a block of query values, register order already, into the form that [`Element::dot`] wants.
+    #[inline(always)]
+    fn query_operand<S: Simd>(_: S, block: [S::F32; 2]) -> [S::F32; 2] {
+        block
+    }
+
+    /// Index in the registers' order of the element at `natural` place of a block of 2·`lanes` elements.
+    #[inline(always)]
+    fn register_place(natural: usize, _lanes: usize) -> usize {
+        natural
+    }
+
+    /// Rounds to nearest, ties to even.
+    fn round(x: f32) -> Self;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, block: &[Self]) -> [S::F32; 2] {
+        let (low, high) = block.split_at(S::LANES);
+        [s.load(low), s.load(high)]
+    }
+
+    #[inline(always)]
+    fn round(x: f32) -> Self {
+        x
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, block: &[Self]) -> [S::F32; 2] {
+        let (low, high) = block.split_at(S::LANES);
+        [s.load_f16(low), s.load_f16(high)]
+    }
+
+    #[inline(always)]
+    fn round(x: f32) -> Self {
+        f16::from_f32(x)
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, block: &[Self]) -> [S::F32; 2] {
+        s.load_bf16_even_odd(block)
+    }
+
+    #[inline(always)]
+    fn load_operand<S: Simd>(s: S, block: &[Self]) -> [S::F32; 2] {
+        s.load_bf16_operand(block)
+    }
+
+    #[inline(always)]
+    fn dot<S: Simd>(s: S, sum: S::F32, row: [S::F32; 2], query: [S::F32; 2]) -> S::F32 {
+        s.dot_bf16(sum, row, query)
+    }
+
+    #[inline(always)]
+    fn query_operand<S: Simd>(s: S, block: [S::F32; 2]) -> [S::F32; 2] {
+        s.bf16_query_operand(block)
+    }
+
+    #[inline(always)]
+    fn register_place(natural: usize, lanes: usize) -> usize {
+        natural / 2 + lanes * (natural % 2)
+    }
+
+    #[inline(always)]
+    fn round(x: f32) -> Self {
+        bf16::from_f32(x)
+    }
+}

@@ -1,0 +1,83 @@
+//! CPU kernels for A2ATS decoding: attention over long contexts that reads a few percent of the KV cache.
+//!
+//! The method is *A2ATS: Retrieval-Based KV Cache Reduction via Windowed Rotary Position Embedding and Query-Aware
+//! Vector Quantization* (He et al., Findings of ACL 2025, arXiv 2502.12665). This crate is the part that runs once
+//! per token: what other engines link. It opens no files, starts no threads and knows no models.
+//!
+//! # The map of a decode step
+//!
+//! Per layer and kv head ([`decode`] is this list as code):
+//!
+//! 1. append the token's rotated key and value to its [`kv`] rows;
+//! 2. score all codewords for the group's queries and find the newest key's code, one pass ([`codebook`]);
+//! 3. take each query head's best few percent of the tokens, by code, and unite them ([`retrieval`]);
+//! 4. attend exactly those, the window and the sinks, reading each row once for the group ([`attention`]).
+//!
+//! Around it a transformer layer needs [`linear`] (weight products) and [`elementwise`] (RMSNorm, rotary embedding,
+//! SiLU). The instruction set is chosen once: [`select`] gives the [`Kernels`] to pass down; `A2ATS_ISA` overrides.
+//!
+//! # Example
+//!
+//! One kv head of head_dim 64 with two query heads, its codebook made up for the occasion:
+//!
+//! ```
+//! use a2ats_kernel::decode::{HeadIndex, Sparsity, StepInput, StepScratch, decode_step};
+//! use a2ats_kernel::{Codebook, Dtype, elementwise::Rotation, kv::KvRows};
+//!
+//! let (head_dim, group, codes) = (64, 2, 128);
+//! let wave = |seed: usize, n: usize| -> Vec<f32> { (0..n).map(|i| ((i * 37 + seed * 101) as f32).sin()).collect() };
+//! let identity: Vec<f32> = (0..64 * 64).map(|i| f32::from(u8::from(i / 64 == i % 64))).collect();
+//! let frequencies: Vec<f64> = (0..32).map(|i| 500_000_f64.powf(-f64::from(i) / 32.0)).collect();
+//!
+//! let kernels = a2ats_kernel::select()?;
+//! let book = Codebook::new(&wave(1, codes * head_dim), &identity, head_dim, Dtype::Bf16)?;
+//! let mut rows = KvRows::new(Dtype::Bf16, head_dim, 4096)?;
+//! let mut index = HeadIndex::new(codes, Sparsity::default())?;
+//! let mut scratch = StepScratch::default();
+//! let mut out = vec![0.0; group * head_dim];
+//!
+//! let relative = Rotation::new(2048, &frequencies);
+//! for position in 0..1000 {
+//!     let (key, value, queries) = (wave(position, 64), wave(position + 7, 64), wave(position + 13, 128));
+//!     let here = Rotation::new(position, &frequencies);
+//!     let (mut rotated_key, mut rotated, mut windowed) = (key.clone(), queries.clone(), queries);
+//!     kernels.rotate(&mut rotated_key, &here)?;
+//!     kernels.rotate(&mut rotated, &here)?;
+//!     kernels.rotate(&mut windowed, &relative)?;
+//!     let input = StepInput {
+//!         queries: &rotated,
+//!         windowed_queries: &windowed,
+//!         key: &key,
+//!         rotated_key: &rotated_key,
+//!         value: &value,
+//!     };
+//!     let choice = decode_step(kernels, &book, &mut rows, &mut index, &input, 0.125, &mut scratch, &mut out)?;
+//!     if position == 999 {
+//!         assert_eq!(choice.tokens, 1000);
+//!         assert!((64 + 8 + 30..=64 + 8 + 2 * 30).contains(&choice.attended)); // 30 per head, less what they share
+//!     }
+//! }
+//! # Ok::<(), a2ats_kernel::Error>(())
+//! ```
+
+mod arch;
+pub mod attention;
+pub mod codebook;
+pub mod decode;
+mod dispatch;
+mod dots;
+mod dtype;
+pub mod elementwise;
+mod error;
+pub mod kv;
+pub mod linear;
+pub mod retrieval;
+mod simd;
+
+pub use codebook::Codebook;
+pub use dispatch::{ISA_VARIABLE, Kernels, available, by_name, select};
+pub use dtype::{Dtype, Elements};
+pub use error::{Error, Result};
+
+#[cfg(target_endian = "big")]
+compile_error!("weights, codewords and bf16 arithmetic here are little-endian");
