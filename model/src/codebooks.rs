@@ -1,0 +1,243 @@
+//! The codebooks of a model: one safetensors file, made once per model by calibration.
+//!
+//! # The native format, version 1
+//!
+//! | tensor | shape | dtype | what |
+//! |---|---|---|---|
+//! | `layers.N.codewords` | `[kv_heads, codewords, head_dim]` | f32, f16 or bf16 | codewords ĉ in key space |
+//! | `layers.N.cholesky` | `[kv_heads, head_dim, head_dim]` | f32 | L_H, lower triangular: the factor of the queries' second moment |
+//!
+//! for N from 0 to the number of layers less one, and in `__metadata__` (all strings):
+//!
+//! | key | what |
+//! |---|---|
+//! | `format` | `a2ats-codebooks` |
+//! | `format_version` | `1` |
+//! | `layers`, `kv_heads`, `head_dim` | the model's shape; must match |
+//! | `rope_theta` | must match |
+//! | `model_fingerprint` | [`fingerprint`] of the model; must match |
+//! | `relative_position` | the fixed position that queries are rotated to for scoring, 2048 as a rule |
+//! | `calibration` | JSON, free: how the file was made |
+//!
+//! # The reference form
+//!
+//! Also read: what the published code's pair of files amounts to, per layer `layers.N.codebook`
+//! `[kv_heads, codewords, head_dim]` in the factor's space, `layers.N.cholesky` and `layers.N.inv_cholesky`
+//! `[kv_heads, head_dim, head_dim]`, all f32; `relative_position` in the metadata or 2048. It says nothing about the
+//! model but its shape.
+
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    model::Llama,
+    weights::Tensors,
+};
+use a2ats_kernel::{Codebook, Dtype};
+use rayon::prelude::*;
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+/// The value of `format` in the native format.
+pub const FORMAT: &str = "a2ats-codebooks";
+
+/// The value of `format_version` that this program reads.
+pub const FORMAT_VERSION: &str = "1";
+
+/// Where queries are rotated to for scoring if a file does not say (paper, section 4).
+pub const DEFAULT_RELATIVE_POSITION: usize = 2048;
+
+const REMEDY: &str = "make codebooks for this model";
+
+/// The codebooks of all kv heads of all layers.
+#[derive(Debug)]
+pub struct Codebooks {
+    label: PathBuf,
+    relative_position: usize,
+    metadata: HashMap<String, String>,
+    /// `[layers][kv_heads]`
+    books: Vec<Vec<Codebook>>,
+}
+
+/// What tells one model's weights from another's of the same shape: 64-bit FNV-1a over the first 64 KiB of layer 0's
+/// key projection as stored, in hexadecimal.
+pub fn fingerprint(model: &Llama) -> String {
+    let bytes = model.key_projection_bytes(64 << 10);
+    let step = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    format!("{:016x}", bytes.iter().fold(0xcbf2_9ce4_8422_2325, step))
+}
+
+impl Codebooks {
+    /// Reads a codebook file in either form and keeps the codewords in `dtype`.
+    ///
+    /// # Errors
+    /// If the file is unreadable, damaged, of another version, or made for another model.
+    pub fn open(path: &Path, model: &Llama, dtype: Dtype) -> Result<Self> {
+        Self::from_tensors(Tensors::open(path)?, model, dtype)
+    }
+
+    /// Takes codebooks from an open file; see [`Codebooks::open`].
+    ///
+    /// # Errors
+    /// As [`Codebooks::open`].
+    pub fn from_tensors(mut tensors: Tensors, model: &Llama, dtype: Dtype) -> Result<Self> {
+        let label = tensors.label().to_owned();
+        let metadata = tensors.metadata().clone();
+        let native = metadata.get("format").is_some_and(|format| format == FORMAT);
+        if native {
+            check_native(&label, &metadata, model)?;
+        } else if !tensors.contains("layers.0.codebook") {
+            let problem = "is not a codebook file: neither the native format nor layers.0.codebook";
+            return Err(Error::file(&label, problem, REMEDY));
+        }
+        check_layers(&tensors, &label, &model.config, native)?;
+        let read = if native { read_native } else { read_reference };
+        let books = (0..model.config.num_hidden_layers)
+            .map(|layer| {
+                let parts = read(&mut tensors, &model.config, layer)?;
+                let heads = parts.into_par_iter().enumerate();
+                let book = |(head, (codewords, cholesky)): (usize, (Vec<f32>, Vec<f32>))| {
+                    Codebook::new(&codewords, &cholesky, model.config.head_dim, dtype).map_err(|error| {
+                        Error::file(&label, format!("layer {layer}, kv head {head}: {error}"), REMEDY)
+                    })
+                };
+                heads.map(book).collect::<Result<_>>()
+            })
+            .collect::<Result<_>>()?;
+        let relative_position = relative_position(&label, &metadata)?;
+        Ok(Self { label, relative_position, metadata, books })
+    }
+
+    /// The file.
+    pub fn label(&self) -> &Path {
+        &self.label
+    }
+
+    /// Where queries are rotated to for scoring.
+    pub const fn relative_position(&self) -> usize {
+        self.relative_position
+    }
+
+    /// The strings of the file's metadata.
+    pub const fn metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
+    }
+
+    /// Codewords per kv head, of each layer.
+    pub fn codes(&self) -> Vec<usize> {
+        self.books.iter().map(|heads| heads[0].codes()).collect()
+    }
+
+    /// Storage type of the codewords in memory.
+    pub fn dtype(&self) -> Dtype {
+        self.books[0][0].dtype()
+    }
+
+    /// Bytes of codewords in memory, which one decode step reads.
+    pub fn bytes(&self) -> usize {
+        self.books.iter().flatten().map(Codebook::table_bytes).sum()
+    }
+
+    /// The codebook of one kv head.
+    pub fn of_head(&self, layer: usize, kv_head: usize) -> &Codebook {
+        &self.books[layer][kv_head]
+    }
+}
+
+fn check_native(label: &Path, metadata: &HashMap<String, String>, model: &Llama) -> Result<()> {
+    let config = &model.config;
+    let version = metadata.get("format_version").map_or("none", String::as_str);
+    if version != FORMAT_VERSION {
+        let problem = format!("has format version {version}, this program reads {FORMAT_VERSION}");
+        return Err(Error::file(label, problem, "use the program's version that made it, or make it again"));
+    }
+    for (key, want) in [
+        ("layers", config.num_hidden_layers.to_string()),
+        ("kv_heads", config.num_key_value_heads.to_string()),
+        ("head_dim", config.head_dim.to_string()),
+        ("rope_theta", config.rope_theta.to_string()),
+        ("model_fingerprint", fingerprint(model)),
+    ] {
+        let got = metadata.get(key).map_or("none", String::as_str);
+        if got != want {
+            let problem = format!("was made for another model: its {key} is {got}, the model's is {want}");
+            return Err(Error::file(label, problem, REMEDY));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a file for more layers than the model has; fewer are found missing when they are read.
+fn check_layers(tensors: &Tensors, label: &Path, config: &Config, native: bool) -> Result<()> {
+    let table = if native { "codewords" } else { "codebook" };
+    if tensors.contains(&format!("layers.{}.{table}", config.num_hidden_layers)) {
+        let problem = format!("has more layers than the model's {}", config.num_hidden_layers);
+        return Err(Error::file(label, problem, REMEDY));
+    }
+    Ok(())
+}
+
+fn relative_position(label: &Path, metadata: &HashMap<String, String>) -> Result<usize> {
+    let Some(text) = metadata.get("relative_position") else { return Ok(DEFAULT_RELATIVE_POSITION) };
+    match text.parse() {
+        Ok(position) if position < 1 << 32 => Ok(position),
+        _ => Err(Error::file(label, format!("has relative_position {text:?}"), REMEDY)),
+    }
+}
+
+/// Shape of a layer's table, `[kv_heads, codewords, head_dim]`; the number of codewords is the file's to say.
+fn table_shape(tensors: &Tensors, name: &str, config: &Config) -> Result<[usize; 3]> {
+    match tensors.shape(name) {
+        Some(&[heads, codes, d]) if heads == config.num_key_value_heads && d == config.head_dim && codes > 0 => {
+            Ok([heads, codes, d])
+        }
+        Some(other) => {
+            let (heads, d) = (config.num_key_value_heads, config.head_dim);
+            let problem = format!("{name} has shape {other:?} where the model needs [{heads}, codewords, {d}]");
+            Err(Error::file(tensors.label(), problem, REMEDY))
+        }
+        None => Err(Error::file(tensors.label(), format!("has no tensor {name}"), REMEDY)),
+    }
+}
+
+/// Codewords in key space and Cholesky factor of each kv head.
+type HeadParts = Vec<(Vec<f32>, Vec<f32>)>;
+
+fn read_native(tensors: &mut Tensors, config: &Config, layer: usize) -> Result<HeadParts> {
+    let name = format!("layers.{layer}.codewords");
+    let shape = table_shape(tensors, &name, config)?;
+    let codewords = tensors.elements(&name, &shape)?.to_f32();
+    let d = config.head_dim;
+    let factors = tensors.elements(&format!("layers.{layer}.cholesky"), &[shape[0], d, d])?.to_f32();
+    let heads = codewords.chunks_exact(shape[1] * d).zip(factors.chunks_exact(d * d));
+    Ok(heads.map(|(codewords, factor)| (codewords.to_vec(), factor.to_vec())).collect())
+}
+
+fn read_reference(tensors: &mut Tensors, config: &Config, layer: usize) -> Result<HeadParts> {
+    let name = format!("layers.{layer}.codebook");
+    let shape = table_shape(tensors, &name, config)?;
+    let d = config.head_dim;
+    let centroids = tensors.elements(&name, &shape)?.to_f32();
+    let factors = tensors.elements(&format!("layers.{layer}.cholesky"), &[shape[0], d, d])?.to_f32();
+    let inverses = tensors.elements(&format!("layers.{layer}.inv_cholesky"), &[shape[0], d, d])?.to_f32();
+    let heads = centroids.par_chunks_exact(shape[1] * d).zip(inverses.par_chunks_exact(d * d));
+    let codewords: Vec<Vec<f32>> = heads.map(|(centroids, inverse)| to_key_space(centroids, inverse, d)).collect();
+    Ok(codewords.into_iter().zip(factors.chunks_exact(d * d).map(<[f32]>::to_vec)).collect())
+}
+
+/// ĉ = c·L_H⁻¹ for each row c, in f64.
+fn to_key_space(centroids: &[f32], inverse: &[f32], head_dim: usize) -> Vec<f32> {
+    let mut codewords = Vec::with_capacity(centroids.len());
+    let mut sum = vec![0.0_f64; head_dim];
+    for centroid in centroids.chunks_exact(head_dim) {
+        sum.fill(0.0);
+        for (&x, row) in centroid.iter().zip(inverse.chunks_exact(head_dim)) {
+            for (sum, &y) in sum.iter_mut().zip(row) {
+                *sum += f64::from(x) * f64::from(y);
+            }
+        }
+        codewords.extend(sum.iter().map(|&x| x as f32));
+    }
+    codewords
+}

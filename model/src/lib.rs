@@ -1,0 +1,22 @@
+//! Llamas from Hugging Face folders on a CPU, with dense prefill and retrieval-based sparse decoding.
+
+pub mod cache;
+pub mod codebooks;
+pub mod config;
+mod error;
+mod layer;
+mod linear;
+mod model;
+pub mod sample;
+pub mod session;
+pub mod step;
+pub mod template;
+pub mod tokenizer;
+pub mod weights;
+
+pub use cache::Attention;
+pub use codebooks::Codebooks;
+pub use config::Config;
+pub use error::{Error, Result};
+pub use model::Llama;
+pub use session::Session;

@@ -1,0 +1,75 @@
+//! A linear layer: weights used where they lie, an optional bias, rows spread over threads.
+
+use crate::{
+    error::Result,
+    model::Llama,
+    weights::{MatrixHandle, Tensors},
+};
+use rayon::prelude::*;
+
+/// Weight rows of one task. Fixed, so that the numbers do not depend on the number of threads; 64 rows of 4096 bf16
+/// weights are half a MiB: long enough to stream, small enough to stay in L2 for many inputs.
+const PANEL: usize = 64;
+
+/// y = W·x + b
+#[derive(Debug)]
+pub(crate) struct Linear {
+    weight: MatrixHandle,
+    bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    /// Reads `name.weight`, `[rows, cols]`, and `name.bias` if the checkpoint has one.
+    pub(crate) fn load(tensors: &mut Tensors, name: &str, rows: usize, cols: usize) -> Result<Self> {
+        let weight = tensors.matrix_handle(&format!("{name}.weight"), rows, cols)?;
+        let bias_name = format!("{name}.bias");
+        let bias = if tensors.contains(&bias_name) { Some(tensors.vector(&bias_name, rows)?) } else { None };
+        Ok(Self { weight, bias })
+    }
+
+    /// Wraps a matrix that is shared with something else, like tied embeddings.
+    pub(crate) fn without_bias(weight: MatrixHandle) -> Self {
+        Self { weight, bias: None }
+    }
+
+    /// The weights as the checkpoint stores them.
+    pub(crate) fn bytes<'m>(&self, model: &'m Llama) -> &'m [u8] {
+        model.tensors.matrix_bytes(&self.weight)
+    }
+
+    /// `inputs` is `[n, cols]`; gives `[n, rows]`.
+    pub(crate) fn apply(&self, model: &Llama, inputs: &[f32]) -> Result<Vec<f32>> {
+        let rows = self.weight.rows();
+        let n = inputs.len() / self.weight.cols();
+        let weights = model.tensors.matrix(&self.weight);
+        let mut products = vec![0.0; rows * n];
+        products.par_chunks_mut(PANEL * n.max(1)).enumerate().try_for_each(|(panel, out)| {
+            let panel = weights.row_range(panel * PANEL..(panel + 1) * PANEL);
+            model.kernels.product(panel, inputs, out)
+        })?;
+        if n > 1 {
+            products = transpose(&products, rows, n);
+        }
+        if let Some(bias) = &self.bias {
+            for out in products.chunks_exact_mut(rows) {
+                out.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+            }
+        }
+        Ok(products)
+    }
+}
+
+/// `[rows, n]` to `[n, rows]`, in blocks of a few cache lines.
+fn transpose(x: &[f32], rows: usize, n: usize) -> Vec<f32> {
+    const BLOCK: usize = 16;
+    let mut out = vec![0.0; x.len()];
+    out.par_chunks_mut(BLOCK * rows).enumerate().for_each(|(block, out)| {
+        let first = block * BLOCK;
+        for (r, row) in x.chunks_exact(n).enumerate() {
+            for (t, &value) in row[first..n.min(first + BLOCK)].iter().enumerate() {
+                out[t * rows + r] = value;
+            }
+        }
+    });
+    out
+}

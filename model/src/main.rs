@@ -1,0 +1,3 @@
+//! The `a2ats` command.
+
+fn main() {}

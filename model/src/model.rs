@@ -1,0 +1,158 @@
+//! A Llama: its weights in place, and the pass of some tokens through all layers.
+
+use crate::{
+    cache::Cache,
+    codebooks::Codebooks,
+    config::Config,
+    error::{Error, Result},
+    layer::{Layer, Pass},
+    linear::Linear,
+    step::{ReadCount, Scratch},
+    weights::{MatrixHandle, Tensors},
+};
+use a2ats_kernel::{Kernels, elementwise::Rotation};
+use std::path::Path;
+
+/// A loaded model. Weights stay in their files' mappings; only vectors (norms, biases) are copied.
+#[derive(Debug)]
+pub struct Llama {
+    pub(crate) config: Config,
+    pub(crate) kernels: &'static dyn Kernels,
+    pub(crate) tensors: Tensors,
+    pub(crate) layers: Vec<Layer>,
+    embedding: MatrixHandle,
+    final_norm: Vec<f32>,
+    output: Linear,
+    pub(crate) frequencies: Vec<f64>,
+}
+
+impl Llama {
+    /// Opens a Hugging Face folder: config.json and the safetensors checkpoint.
+    ///
+    /// # Errors
+    /// If a file is missing, unreadable, damaged, or of a model that is not supported.
+    pub fn open(folder: &Path, kernels: &'static dyn Kernels) -> Result<Self> {
+        Self::from_parts(Config::load(folder)?, Tensors::open_model(folder)?, kernels)
+    }
+
+    /// Puts a model together from its configuration and its tensors.
+    ///
+    /// # Errors
+    /// If a tensor is missing or does not have the shape that the configuration says.
+    pub fn from_parts(config: Config, mut tensors: Tensors, kernels: &'static dyn Kernels) -> Result<Self> {
+        let hidden = config.hidden_size;
+        let layers = (0..config.num_hidden_layers)
+            .map(|layer| load_layer(&mut tensors, &config, layer))
+            .collect::<Result<_>>()?;
+        let embedding = tensors.matrix_handle("model.embed_tokens.weight", config.vocab_size, hidden)?;
+        let final_norm = tensors.vector("model.norm.weight", hidden)?;
+        let output = if config.tie_word_embeddings || !tensors.contains("lm_head.weight") {
+            Linear::without_bias(embedding.clone())
+        } else {
+            Linear::load(&mut tensors, "lm_head", config.vocab_size, hidden)?
+        };
+        let frequencies = config.rope_frequencies();
+        Ok(Self { config, kernels, tensors, layers, embedding, final_norm, output, frequencies })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The backend that it computes with.
+    pub fn kernels(&self) -> &'static dyn Kernels {
+        self.kernels
+    }
+
+    /// The first bytes of layer 0's key projection, as stored: what tells models of the same shape apart.
+    pub(crate) fn key_projection_bytes(&self, limit: usize) -> &[u8] {
+        let bytes = self.layers[0].key.bytes(self);
+        &bytes[..limit.min(bytes.len())]
+    }
+
+    /// The checkpoint.
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
+    }
+
+    /// Passes tokens through the model, adds them to the cache, and gives the logits of the last one.
+    ///
+    /// `decode`: attend as the cache's attention says; otherwise densely, as prefill does. A decode step is one
+    /// token.
+    ///
+    /// # Errors
+    /// For token ids outside the vocabulary, missing codebooks, memory that runs out, and a model whose output is
+    /// not a number.
+    pub(crate) fn forward(
+        &self,
+        ids: &[u32],
+        cache: &mut Cache,
+        codebooks: Option<&Codebooks>,
+        decode: bool,
+        scratch: &mut Scratch,
+    ) -> Result<(Vec<f32>, ReadCount)> {
+        let mut x = self.embed(ids)?;
+        let start = cache.tokens;
+        let rotations: Vec<_> =
+            (start..start + ids.len()).map(|position| Rotation::new(position, &self.frequencies)).collect();
+        let relative = codebooks.map(|books| Rotation::new(books.relative_position(), &self.frequencies));
+        let relative = relative.as_ref();
+        let pass = Pass { model: self, codebooks, rotations: &rotations, relative, start, decode };
+        let mut read = ReadCount::default();
+        for (number, heads) in cache.layers.iter_mut().enumerate() {
+            read.absorb(&pass.layer(number, heads, &mut x, scratch)?);
+        }
+        cache.tokens += ids.len();
+        Ok((self.logits(&x, cache.tokens)?, read))
+    }
+
+    /// The embeddings of some tokens, `[n, hidden]`.
+    fn embed(&self, ids: &[u32]) -> Result<Vec<f32>> {
+        let table = self.tensors.matrix(&self.embedding);
+        let mut x = Vec::with_capacity(ids.len() * self.config.hidden_size);
+        for &id in ids {
+            let row = id as usize;
+            if row >= table.rows() {
+                let size = table.rows();
+                return Err(Error::Usage(format!(
+                    "token {id} is outside the model's vocabulary of {size}; tokenizer.json and the model must belong together"
+                )));
+            }
+            x.extend(table.row_range(row..row + 1).elements().to_f32());
+        }
+        Ok(x)
+    }
+
+    fn logits(&self, x: &[f32], tokens: usize) -> Result<Vec<f32>> {
+        let mut last = x[x.len() - self.config.hidden_size..].to_vec();
+        self.kernels.rms_norm(&mut last, &self.final_norm, self.config.rms_norm_eps as f32)?;
+        let logits = self.output.apply(self, &last)?;
+        if logits.iter().any(|x| x.is_nan()) {
+            let file = self.tensors.label().display();
+            return Err(Error::Numerics(format!(
+                "{file}: the model's output after token {tokens} is not a number; its weights contain NaN or overflow: \
+                 use an undamaged checkpoint"
+            )));
+        }
+        Ok(logits)
+    }
+}
+
+fn load_layer(tensors: &mut Tensors, config: &Config, layer: usize) -> Result<Layer> {
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let queries = config.num_attention_heads * config.head_dim;
+    let keys = config.num_key_value_heads * config.head_dim;
+    let name = |part: &str| format!("model.layers.{layer}.{part}");
+    Ok(Layer {
+        input_norm: tensors.vector(&name("input_layernorm.weight"), hidden)?,
+        query: Linear::load(tensors, &name("self_attn.q_proj"), queries, hidden)?,
+        key: Linear::load(tensors, &name("self_attn.k_proj"), keys, hidden)?,
+        value: Linear::load(tensors, &name("self_attn.v_proj"), keys, hidden)?,
+        output: Linear::load(tensors, &name("self_attn.o_proj"), hidden, queries)?,
+        post_attention_norm: tensors.vector(&name("post_attention_layernorm.weight"), hidden)?,
+        gate: Linear::load(tensors, &name("mlp.gate_proj"), inner, hidden)?,
+        up: Linear::load(tensors, &name("mlp.up_proj"), inner, hidden)?,
+        down: Linear::load(tensors, &name("mlp.down_proj"), hidden, inner)?,
+    })
+}

@@ -1,0 +1,166 @@
+//! One sequence: its cache, its tokens, prefill and decode.
+
+use crate::{
+    cache::{Attention, Cache, index_bytes, kv_bytes},
+    codebooks::Codebooks,
+    error::{Error, Result},
+    model::Llama,
+    step::{ReadCount, Scratch},
+};
+use a2ats_kernel::Dtype;
+use std::ops::ControlFlow;
+
+/// Tokens of one chunk of prefill: enough to use each weight many times, few enough that the chunk's activations (in
+/// an 8B model 58 MB in the MLP) stay small beside the cache.
+pub const PREFILL_CHUNK: usize = 128;
+
+/// A sequence being read and written.
+#[derive(Debug)]
+pub struct Session<'m> {
+    model: &'m Llama,
+    codebooks: Option<&'m Codebooks>,
+    cache: Cache,
+    ids: Vec<u32>,
+    scratch: Scratch,
+    read: ReadCount,
+}
+
+impl<'m> Session<'m> {
+    /// An empty sequence with room for `tokens` tokens.
+    ///
+    /// # Errors
+    /// If a2ats attention is asked for without codebooks, the context is longer than the model's, or the memory is
+    /// not there.
+    pub fn new(
+        model: &'m Llama,
+        codebooks: Option<&'m Codebooks>,
+        attention: Attention,
+        dtype: Dtype,
+        tokens: usize,
+    ) -> Result<Self> {
+        let codebooks = match attention {
+            Attention::Dense => None,
+            Attention::A2ats(_) if codebooks.is_none() => {
+                return Err(Error::Usage(
+                    "a2ats attention needs the model's codebooks: give --codebooks FILE, or --attention dense".to_owned(),
+                ));
+            }
+            Attention::A2ats(_) => codebooks,
+        };
+        check_context(model, tokens)?;
+        let codes = codebooks.map(Codebooks::codes).unwrap_or_default();
+        check_memory(model, dtype, tokens, codes.iter().copied().max().unwrap_or(0))?;
+        let cache = Cache::new(&model.config, attention, &codes, dtype, tokens)?;
+        let scratch = Scratch::new(model.config.num_key_value_heads);
+        Ok(Self { model, codebooks, cache, ids: Vec::new(), scratch, read: ReadCount::default() })
+    }
+
+    /// The tokens in the cache.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// The cache.
+    pub const fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// What decode steps have read so far.
+    pub const fn read(&self) -> &ReadCount {
+        &self.read
+    }
+
+    /// Reads tokens densely, in chunks, and gives the logits of the last one. `progress` is told after each chunk how
+    /// many tokens are done, and may stop the work: then nothing is returned, and the cache holds what was done.
+    ///
+    /// # Errors
+    /// For an empty prompt, ids outside the vocabulary, too long a context, and as [`Session::decode`].
+    pub fn prefill(
+        &mut self,
+        ids: &[u32],
+        mut progress: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<f32>>> {
+        if ids.is_empty() {
+            return Err(Error::Usage("the prompt is empty; give at least one token".to_owned()));
+        }
+        check_context(self.model, self.ids.len() + ids.len())?;
+        let mut logits = Vec::new();
+        let mut done = 0;
+        for chunk in ids.chunks(PREFILL_CHUNK) {
+            (logits, _) = self.forward(chunk, false)?;
+            done += chunk.len();
+            if progress(done).is_break() && done < ids.len() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(logits))
+    }
+
+    /// One decode step: takes the token just made and gives the logits of the next one.
+    ///
+    /// # Errors
+    /// For an id outside the vocabulary, a context that is full, and output that is not a number.
+    pub fn decode(&mut self, id: u32) -> Result<Vec<f32>> {
+        check_context(self.model, self.ids.len() + 1)?;
+        let (logits, read) = self.forward(&[id], true)?;
+        self.read.absorb(&read);
+        Ok(logits)
+    }
+
+    fn forward(&mut self, ids: &[u32], decode: bool) -> Result<(Vec<f32>, ReadCount)> {
+        let outcome = self.model.forward(ids, &mut self.cache, self.codebooks, decode, &mut self.scratch)?;
+        self.ids.extend_from_slice(ids);
+        Ok(outcome)
+    }
+}
+
+/// The longest context that a model can be used with here.
+pub fn longest_context(model: &Llama) -> usize {
+    let config = &model.config;
+    config.sliding_window().unwrap_or(usize::MAX).min(config.max_position_embeddings)
+}
+
+/// Refuses contexts that the model was not made for.
+fn check_context(model: &Llama, tokens: usize) -> Result<()> {
+    let config = &model.config;
+    if let Some(window) = config.sliding_window().filter(|&window| tokens > window) {
+        return Err(Error::TooLarge(format!(
+            "a context of {tokens} tokens is longer than the model's sliding window of {window}, which is not \
+             supported; shorten the prompt or --max-new-tokens"
+        )));
+    }
+    if tokens > config.max_position_embeddings {
+        return Err(Error::TooLarge(format!(
+            "a context of {tokens} tokens is longer than the model's {} positions; shorten the prompt or \
+             --max-new-tokens",
+            config.max_position_embeddings
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses contexts whose cache would not fit the memory that is free now, where the system says how much that is.
+fn check_memory(model: &Llama, dtype: Dtype, tokens: usize, codes: usize) -> Result<()> {
+    let need = kv_bytes(&model.config, dtype, tokens) + index_bytes(&model.config, codes, tokens);
+    match available_memory() {
+        Some(free) if need > u128::from(free) => Err(Error::TooLarge(format!(
+            "a context of {tokens} tokens takes {:.1} GiB of KV cache in {dtype} and {:.1} GiB of memory are free; \
+             shorten the prompt or --max-new-tokens, or use --kv-dtype bf16",
+            gib(need),
+            gib(u128::from(free))
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn gib(bytes: u128) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
+/// Memory that can be had without swapping, in bytes, where the system says.
+pub fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

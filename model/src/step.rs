@@ -1,0 +1,70 @@
+//! What passes between the layers of a step: working memory, and the count of what was read.
+
+use a2ats_kernel::decode::{Choice, StepScratch};
+
+/// Working memory of decode steps, one part per kv head, shared by all layers.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub(crate) heads: Vec<StepScratch>,
+}
+
+impl Scratch {
+    pub(crate) fn new(kv_heads: usize) -> Self {
+        Self { heads: vec![StepScratch::default(); kv_heads] }
+    }
+}
+
+/// What decode steps read, summed over steps, layers and kv heads.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ReadCount {
+    /// Tokens that could have been attended.
+    pub tokens: u64,
+    /// Tokens that were attended: sinks, window and retrieved ones.
+    pub attended: u64,
+    /// Tokens that retrieval picked.
+    pub picked: u64,
+    /// Bytes of KV rows that were read.
+    pub row_bytes: u64,
+    /// Bytes of codewords that were read.
+    pub codeword_bytes: u64,
+    /// Bytes of KV rows that dense attention would have read.
+    pub dense_bytes: u64,
+}
+
+impl ReadCount {
+    /// Counts one kv head's step.
+    pub(crate) fn add(&mut self, choice: &Choice, row_bytes: usize, codeword_bytes: usize) {
+        self.tokens += choice.tokens as u64;
+        self.attended += choice.attended as u64;
+        self.picked += choice.picked as u64;
+        self.row_bytes += (choice.attended * row_bytes) as u64;
+        self.codeword_bytes += codeword_bytes as u64;
+        self.dense_bytes += (choice.tokens * row_bytes) as u64;
+    }
+
+    /// Counts what another part of the work read.
+    pub(crate) fn absorb(&mut self, other: &Self) {
+        self.tokens += other.tokens;
+        self.attended += other.attended;
+        self.picked += other.picked;
+        self.row_bytes += other.row_bytes;
+        self.codeword_bytes += other.codeword_bytes;
+        self.dense_bytes += other.dense_bytes;
+    }
+
+    /// Attended tokens over all tokens; none before the first decode step.
+    pub fn attended_share(&self) -> Option<f64> {
+        (self.tokens > 0).then(|| self.attended as f64 / self.tokens as f64)
+    }
+
+    /// Tokens that retrieval picked over all tokens; none before the first decode step.
+    pub fn picked_share(&self) -> Option<f64> {
+        (self.tokens > 0).then(|| self.picked as f64 / self.tokens as f64)
+    }
+
+    /// Bytes of rows and codewords read over the bytes of rows that dense attention reads; none before the first
+    /// decode step.
+    pub fn bytes_share(&self) -> Option<f64> {
+        (self.dense_bytes > 0).then(|| (self.row_bytes + self.codeword_bytes) as f64 / self.dense_bytes as f64)
+    }
+}

@@ -1,0 +1,308 @@
+//! Tensors of a checkpoint, memory-mapped and used where they lie.
+
+use crate::error::{Error, Result};
+use a2ats_kernel::{Dtype, Elements, linear::Matrix};
+use memmap2::{Mmap, MmapMut};
+use safetensors::{SafeTensors, tensor::Metadata};
+use serde::Deserialize;
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    ops::Range,
+    path::{Component, Path, PathBuf},
+};
+
+/// The bytes of one safetensors file.
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    Embedded(&'static [u8]),
+    /// A tensor that its file does not align for its element type: rare, but lawful.
+    Realigned(MmapMut),
+}
+
+impl Bytes {
+    fn map(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        #[expect(unsafe_code, reason = "the one place where files become memory")]
+        // SAFETY: the mapping is read-only and private to this process. Rust's rule that the bytes do not change
+        // while borrowed can be broken by another process writing to the file, as with every mmapped checkpoint;
+        // what is read are plain numbers, for which any bit pattern is valid.
+        let mapped = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
+        Ok(Self::Mapped(mapped))
+    }
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(bytes) => bytes,
+            Self::Embedded(bytes) => bytes,
+            Self::Realigned(bytes) => bytes,
+        }
+    }
+}
+
+/// Where a tensor is.
+#[derive(Debug, Clone)]
+struct Tensor {
+    file: usize,
+    bytes: Range<usize>,
+    dtype: safetensors::Dtype,
+    shape: Vec<usize>,
+}
+
+/// The tensors of one or more safetensors files, by name.
+#[derive(Debug)]
+pub struct Tensors {
+    files: Vec<(PathBuf, Bytes)>,
+    tensors: HashMap<String, Tensor>,
+    metadata: HashMap<String, String>,
+}
+
+/// A matrix of a checkpoint: cheap to keep, turned into a [`Matrix`] where it is used.
+#[derive(Debug, Clone)]
+pub struct MatrixHandle {
+    file: usize,
+    bytes: Range<usize>,
+    dtype: Dtype,
+    rows: usize,
+    cols: usize,
+}
+
+impl MatrixHandle {
+    /// Output size.
+    pub const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Input size.
+    pub const fn cols(&self) -> usize {
+        self.cols
+    }
+}
+
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Tensors {
+    /// The checkpoint of a model folder: model.safetensors, or the shards that model.safetensors.index.json names.
+    ///
+    /// # Errors
+    /// If there is neither, or a file is not a whole and lawful safetensors file.
+    pub fn open_model(folder: &Path) -> Result<Self> {
+        let single = folder.join("model.safetensors");
+        let index = folder.join("model.safetensors.index.json");
+        if single.exists() || !index.exists() {
+            if !single.exists() {
+                let problem = "holds neither model.safetensors nor model.safetensors.index.json";
+                return Err(Error::file(folder, problem, "give a model folder as downloaded from Hugging Face"));
+            }
+            return Self::open(&single);
+        }
+        let mut whole = Self::empty();
+        for shard in shard_names(&index)? {
+            let path = folder.join(&shard);
+            whole.add(&path, Bytes::map(&path)?)?;
+        }
+        Ok(whole)
+    }
+
+    /// A single safetensors file.
+    ///
+    /// # Errors
+    /// If it cannot be read or is not a whole and lawful safetensors file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut whole = Self::empty();
+        whole.add(path, Bytes::map(path)?)?;
+        Ok(whole)
+    }
+
+    /// A safetensors file that is part of the program; `label` stands for its name in errors.
+    ///
+    /// # Errors
+    /// If it is not a whole and lawful safetensors file.
+    pub fn embedded(bytes: &'static [u8], label: &Path) -> Result<Self> {
+        let mut whole = Self::empty();
+        whole.add(label, Bytes::Embedded(bytes))?;
+        Ok(whole)
+    }
+
+    fn empty() -> Self {
+        Self { files: Vec::new(), tensors: HashMap::new(), metadata: HashMap::new() }
+    }
+
+    fn add(&mut self, path: &Path, bytes: Bytes) -> Result<()> {
+        let (header, metadata) = read_header(&bytes).map_err(|problem| {
+            Error::file(path, format!("not a whole safetensors file ({problem})"), "download it again")
+        })?;
+        let file = self.files.len();
+        for (name, info) in metadata.tensors() {
+            let (start, end) = info.data_offsets;
+            let bytes = header + start..header + end;
+            let tensor = Tensor { file, bytes, dtype: info.dtype, shape: info.shape.clone() };
+            self.tensors.insert(name, tensor);
+        }
+        self.metadata.extend(metadata.metadata().clone().unwrap_or_default());
+        self.files.push((path.to_owned(), bytes));
+        Ok(())
+    }
+
+    /// The strings of the files' `__metadata__`.
+    pub fn metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// The shape of a tensor, if there is one of that name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|tensor| &tensor.shape[..])
+    }
+
+    /// Bytes of all the files.
+    pub fn bytes(&self) -> usize {
+        self.files.iter().map(|(_, bytes)| bytes.len()).sum()
+    }
+
+    /// The file that errors about this checkpoint should name.
+    pub fn label(&self) -> &Path {
+        self.files.first().map_or(Path::new("checkpoint"), |(path, _)| path)
+    }
+
+    /// The element type of a tensor, as a word for reports.
+    pub fn dtype_name(&self, name: &str) -> Option<String> {
+        self.tensors.get(name).map(|tensor| format!("{:?}", tensor.dtype).to_lowercase())
+    }
+
+    /// A tensor of exactly this shape, as elements.
+    ///
+    /// # Errors
+    /// If it is missing, or has another shape or an element type other than f32, f16 and bf16.
+    pub fn elements(&mut self, name: &str, shape: &[usize]) -> Result<Elements<'_>> {
+        let (file, bytes, dtype) = self.locate(name, shape)?;
+        Ok(self.view(file, bytes, dtype))
+    }
+
+    /// A matrix `[rows, cols]`, to be used in place.
+    ///
+    /// # Errors
+    /// As [`Tensors::elements`].
+    pub fn matrix_handle(&mut self, name: &str, rows: usize, cols: usize) -> Result<MatrixHandle> {
+        let (file, bytes, dtype) = self.locate(name, &[rows, cols])?;
+        Ok(MatrixHandle { file, bytes, dtype, rows, cols })
+    }
+
+    /// A vector, widened to f32; a number that is not finite is refused.
+    ///
+    /// # Errors
+    /// As [`Tensors::elements`], and for NaN and infinities.
+    pub fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let values = self.elements(name, &[len])?.to_f32();
+        match values.iter().find(|x| !x.is_finite()) {
+            None => Ok(values),
+            Some(bad) => {
+                let path = self.path_of(name);
+                Err(Error::file(path, format!("tensor {name} contains {bad}"), "use an undamaged checkpoint"))
+            }
+        }
+    }
+
+    /// The matrix that a handle of this checkpoint stands for.
+    pub fn matrix(&self, handle: &MatrixHandle) -> Matrix<'_> {
+        let elements = self.view(handle.file, handle.bytes.clone(), handle.dtype);
+        Matrix::new(elements, handle.rows, handle.cols).expect("the shape was checked when the handle was made")
+    }
+
+    /// The bytes of a matrix as the file has them.
+    pub(crate) fn matrix_bytes(&self, handle: &MatrixHandle) -> &[u8] {
+        &self.files[handle.file].1[handle.bytes.clone()]
+    }
+
+    fn view(&self, file: usize, bytes: Range<usize>, dtype: Dtype) -> Elements<'_> {
+        let bytes = &self.files[file].1[bytes];
+        Elements::from_bytes(dtype, bytes).expect("length and alignment were checked when the tensor was located")
+    }
+
+    fn path_of(&self, name: &str) -> &Path {
+        self.tensors.get(name).map_or(self.label(), |tensor| &self.files[tensor.file].0)
+    }
+
+    /// Finds a tensor, checks it against what is expected, and sees to its alignment.
+    fn locate(&mut self, name: &str, shape: &[usize]) -> Result<(usize, Range<usize>, Dtype)> {
+        let Some(tensor) = self.tensors.get(name) else {
+            let problem = format!("has no tensor {name}");
+            return Err(Error::file(self.label(), problem, "config.json and weights must be of the same Llama model"));
+        };
+        let path = &self.files[tensor.file].0;
+        if tensor.shape != shape {
+            let problem = format!("tensor {name} has shape {:?} where the model needs {shape:?}", tensor.shape);
+            return Err(Error::file(path, problem, "config.json and weights must be of the same model"));
+        }
+        let dtype = match tensor.dtype {
+            safetensors::Dtype::F32 => Dtype::F32,
+            safetensors::Dtype::F16 => Dtype::F16,
+            safetensors::Dtype::BF16 => Dtype::Bf16,
+            other => {
+                let problem = format!("tensor {name} has elements of type {other:?}");
+                return Err(Error::file(path, problem, "use a checkpoint in f32, f16 or bf16 (not a quantized one)"));
+            }
+        };
+        let (file, bytes) = (tensor.file, tensor.bytes.clone());
+        if Elements::from_bytes(dtype, &self.files[file].1[bytes.clone()]).is_some() {
+            return Ok((file, bytes, dtype));
+        }
+        let (file, bytes) = self.realign(name, file, bytes)?;
+        Ok((file, bytes, dtype))
+    }
+
+    /// Copies a tensor to the start of a page of its own.
+    fn realign(&mut self, name: &str, file: usize, bytes: Range<usize>) -> Result<(usize, Range<usize>)> {
+        let (path, from) = &self.files[file];
+        let mut copy = MmapMut::map_anon(bytes.len()).map_err(Error::io(path))?;
+        copy.copy_from_slice(&from[bytes]);
+        let bytes = 0..copy.len();
+        let path = path.clone();
+        self.files.push((path, Bytes::Realigned(copy)));
+        let file = self.files.len() - 1;
+        if let Some(tensor) = self.tensors.get_mut(name) {
+            tensor.file = file;
+            tensor.bytes = bytes.clone();
+        }
+        Ok((file, bytes))
+    }
+}
+
+/// The length of the header, and what it says, checked against the length of the file.
+fn read_header(bytes: &[u8]) -> Result<(usize, Metadata), String> {
+    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| format!("{error:?}"))?;
+    Ok((header + 8, metadata))
+}
+
+/// The files that an index names: plain names only, each once.
+fn shard_names(index: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read(index).map_err(Error::io(index))?;
+    let parsed: ShardIndex = serde_json::from_slice(&text)
+        .map_err(|error| Error::file(index, format!("not a shard index ({error})"), "download it again"))?;
+    let mut names: Vec<String> = parsed.weight_map.into_values().collect();
+    names.sort();
+    names.dedup();
+    let plain = |name: &String| {
+        let mut parts = Path::new(name).components();
+        matches!(parts.next(), Some(Component::Normal(_))) && parts.next().is_none()
+    };
+    match names.iter().find(|name| !plain(name)) {
+        Some(bad) => {
+            Err(Error::file(index, format!("names a shard outside its folder: {bad:?}"), "download it again"))
+        }
+        None if names.is_empty() => Err(Error::file(index, "names no shard", "download it again")),
+        None => Ok(names),
+    }
+}

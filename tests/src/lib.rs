@@ -1,0 +1,9 @@
+//! What the kernels and the model are held to: an f64 reference that shares no code with them, replays of recorded
+//! runs of the published code, and inputs that are made to be awkward.
+#![forbid(unsafe_code)]
+
+pub mod backends;
+pub mod golden;
+pub mod inputs;
+pub mod reference;
+pub mod replay;

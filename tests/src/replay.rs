@@ -1,0 +1,103 @@
+//! Replays a recorded run through the model and the kernels and compares every figure.
+
+use crate::golden::Golden;
+use crate::reference::{relative_error, to_f64};
+use a2ats_kernel::{Dtype, Kernels, decode::Sparsity};
+use a2ats_model::{Attention, Codebooks, Llama, Session};
+use serde::Serialize;
+use std::ops::ControlFlow;
+
+/// Storage types of a replay: figures for KV rows other than f32 are for the rows alone, codewords stay f32.
+#[derive(Debug, Clone, Copy)]
+pub struct Storage {
+    /// Of the KV rows.
+    pub kv: Dtype,
+    /// Of the codewords.
+    pub codewords: Dtype,
+}
+
+/// What a replay on one backend gave.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// The backend.
+    pub backend: String,
+    /// Storage type of the KV rows.
+    pub kv_dtype: String,
+    /// Storage type of the codewords.
+    pub codeword_dtype: String,
+    /// ‖got − want‖ / ‖want‖ over the logits of all steps.
+    pub relative_logit_error: f64,
+    /// The same for the dense run.
+    pub dense_relative_logit_error: f64,
+    /// Share of steps whose best token is the recorded one.
+    pub argmax_agreement: f64,
+    /// Share of keys whose code is the recorded one.
+    pub code_agreement: f64,
+    /// Mean share of the context that retrieval picked.
+    pub union_fraction: f64,
+    /// The recorded mean.
+    pub expected_union_fraction: f64,
+}
+
+struct Run {
+    logits: Vec<f32>,
+    codes: Vec<u16>,
+    union_fractions: Vec<f64>,
+}
+
+/// Replays a recorded run, sparse and dense, on one backend.
+///
+/// # Errors
+/// If the folder's model or codebooks cannot be used.
+pub fn replay(golden: &Golden, kernels: &'static dyn Kernels, storage: Storage) -> a2ats_model::Result<Outcome> {
+    let model = Llama::open(&golden.folder, kernels)?;
+    let file = golden.folder.join("codebooks_reference.safetensors");
+    let books = Codebooks::open(&file, &model, storage.codewords)?;
+    let parameters = &golden.parameters;
+    let sparsity = Sparsity { retrieve: parameters.top_k, window: parameters.window, sinks: parameters.sinks };
+    let sparse = run(golden, &model, &books, Attention::A2ats(sparsity), storage.kv)?;
+    let dense = run(golden, &model, &books, Attention::Dense, storage.kv)?;
+
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let vocabulary = golden.logits.len() / golden.generated.len();
+    let best = |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(id, _)| id as u32);
+    let rows = sparse.logits.chunks_exact(vocabulary).zip(&golden.generated);
+    let agreeing = rows.filter(|(row, id)| best(row) == Some(**id)).count();
+    let same_codes = sparse.codes.iter().zip(&golden.codes).filter(|(got, want)| i64::from(**got) == **want).count();
+    let expected: Vec<f64> = golden.union_fraction.iter().map(|&x| f64::from(x)).collect();
+    Ok(Outcome {
+        backend: kernels.name().to_owned(),
+        kv_dtype: storage.kv.to_string(),
+        codeword_dtype: storage.codewords.to_string(),
+        relative_logit_error: relative_error(&to_f64(&sparse.logits), &to_f64(&golden.logits)),
+        dense_relative_logit_error: relative_error(&to_f64(&dense.logits), &to_f64(&golden.dense_logits)),
+        argmax_agreement: agreeing as f64 / golden.generated.len() as f64,
+        code_agreement: same_codes as f64 / golden.codes.len().max(sparse.codes.len()) as f64,
+        union_fraction: mean(&sparse.union_fractions),
+        expected_union_fraction: mean(&expected),
+    })
+}
+
+fn run(
+    golden: &Golden,
+    model: &Llama,
+    books: &Codebooks,
+    attention: Attention,
+    kv: Dtype,
+) -> a2ats_model::Result<Run> {
+    let steps = golden.generated.len() - 1;
+    let mut session = Session::new(model, Some(books), attention, kv, golden.prompt.len() + steps)?;
+    let mut logits = session.prefill(&golden.prompt, |_| ControlFlow::Continue(()))?.unwrap_or_default();
+    let mut union_fractions = Vec::new();
+    for &id in &golden.generated[..steps] {
+        let before = *session.read();
+        logits.extend(session.decode(id)?);
+        let after = session.read();
+        union_fractions.push((after.picked - before.picked) as f64 / (after.tokens - before.tokens) as f64);
+    }
+    let config = model.config();
+    let heads = (0..config.num_hidden_layers)
+        .flat_map(|layer| (0..config.num_key_value_heads).map(move |head| (layer, head)));
+    let codes = heads.flat_map(|(layer, head)| session.cache().codes(layer, head).iter().copied()).collect();
+    Ok(Run { logits, codes, union_fractions })
+}
