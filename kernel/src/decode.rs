@@ -47,7 +47,11 @@ impl Sparsity {
             return Ok(());
         }
         let got = format!("{} with a window of {}", self.retrieve, self.window);
-        Err(Error::Unsupported { what: "retrieve share", got, supported: "0 and above, with a window from 1 on" })
+        Err(Error::Unsupported {
+            what: "retrieve share",
+            got,
+            supported: "0 and above, with a window from 1 on",
+        })
     }
 }
 

@@ -88,6 +88,8 @@ impl fmt::Debug for dyn Kernels {
     }
 }
 
+// The closures, like everything generic that holds an intrinsic, must be inlined into the instruction set's entry: left
+// to the compiler's judgement the large ones are not, and each intrinsic in them then becomes a function call.
 impl<S: Simd> Kernels for S {
     fn name(&self) -> &'static str {
         S::NAME
@@ -101,12 +103,18 @@ impl<S: Simd> Kernels for S {
         scores: &mut [f32],
     ) -> Result<Option<u16>> {
         book.check_scores(queries, newest, scores)?;
-        Ok(self.vectorize(|| codebook::scores(*self, book, queries, newest, scores)))
+        Ok(self.vectorize(
+            #[inline(always)]
+            || codebook::scores(*self, book, queries, newest, scores),
+        ))
     }
 
     fn encode(&self, book: &Codebook, keys: &[f32], codes: &mut [u16]) -> Result<()> {
         book.check_encode(keys, codes)?;
-        self.vectorize(|| codebook::encode(*self, book, keys, codes));
+        self.vectorize(
+            #[inline(always)]
+            || codebook::encode(*self, book, keys, codes),
+        );
         Ok(())
     }
 
@@ -119,7 +127,10 @@ impl<S: Simd> Kernels for S {
         out: &mut Partial,
     ) -> Result<()> {
         attention::check_attend(&rows, selection, queries)?;
-        self.vectorize(|| attention::attend(*self, rows, selection, queries, scale, out));
+        self.vectorize(
+            #[inline(always)]
+            || attention::attend(*self, rows, selection, queries, scale, out),
+        );
         Ok(())
     }
 
@@ -133,36 +144,54 @@ impl<S: Simd> Kernels for S {
         out: &mut [f32],
     ) -> Result<()> {
         attention::check_causal(&rows, queries, group, first_position, out)?;
-        self.vectorize(|| attention::attend_causal(*self, rows, queries, group, first_position, scale, out));
+        self.vectorize(
+            #[inline(always)]
+            || attention::attend_causal(*self, rows, queries, group, first_position, scale, out),
+        );
         Ok(())
     }
 
     fn product(&self, weights: Matrix<'_>, inputs: &[f32], out: &mut [f32]) -> Result<()> {
         linear::check_product(&weights, inputs, out)?;
-        self.vectorize(|| linear::product(*self, weights, inputs, out));
+        self.vectorize(
+            #[inline(always)]
+            || linear::product(*self, weights, inputs, out),
+        );
         Ok(())
     }
 
     fn rms_norm(&self, x: &mut [f32], weight: &[f32], epsilon: f32) -> Result<()> {
         elementwise::check_rms_norm(x, weight)?;
-        self.vectorize(|| elementwise::rms_norm(*self, x, weight, epsilon));
+        self.vectorize(
+            #[inline(always)]
+            || elementwise::rms_norm(*self, x, weight, epsilon),
+        );
         Ok(())
     }
 
     fn rotate(&self, heads: &mut [f32], rotation: &Rotation) -> Result<()> {
         elementwise::check_rotate(heads, rotation)?;
-        self.vectorize(|| elementwise::rotate(*self, heads, rotation));
+        self.vectorize(
+            #[inline(always)]
+            || elementwise::rotate(*self, heads, rotation),
+        );
         Ok(())
     }
 
     fn silu_mul(&self, gate: &mut [f32], up: &[f32]) -> Result<()> {
         elementwise::check_silu_mul(gate, up)?;
-        self.vectorize(|| elementwise::silu_mul(*self, gate, up));
+        self.vectorize(
+            #[inline(always)]
+            || elementwise::silu_mul(*self, gate, up),
+        );
         Ok(())
     }
 
     fn softmax(&self, x: &mut [f32]) {
-        self.vectorize(|| elementwise::softmax(*self, x));
+        self.vectorize(
+            #[inline(always)]
+            || elementwise::softmax(*self, x),
+        );
     }
 }
 

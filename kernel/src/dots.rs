@@ -124,12 +124,16 @@ fn accumulate<S: Simd, T: Element, const R: usize, const H: usize>(
     rows: [&[T]; R],
     queries: [&[f32]; H],
 ) {
-    let rows = rows.map(|row| T::load_operand(s, row));
+    // Loops, not closures handed to `map`: those would not be inlined, see `dispatch`.
+    let mut blocks = [[s.splat(0.0); 2]; R];
+    for (block, row) in blocks.iter_mut().zip(rows) {
+        *block = T::load_operand(s, row);
+    }
     for (h, query) in queries.into_iter().enumerate() {
         let (low, high) = query.split_at(S::LANES);
         let query = [s.load(low), s.load(high)];
-        for (sums, row) in sums.iter_mut().zip(rows) {
-            sums[h] = T::dot(s, sums[h], row, query);
+        for (sums, block) in sums.iter_mut().zip(blocks) {
+            sums[h] = T::dot(s, sums[h], block, query);
         }
     }
 }
@@ -138,16 +142,19 @@ fn accumulate<S: Simd, T: Element, const R: usize, const H: usize>(
 #[inline(always)]
 fn reduce<S: Simd, const R: usize, const H: usize>(s: S, sums: [[S::F32; H]; R]) -> [[f32; H]; R] {
     let mut out = [[0.0; H]; R];
-    let at = |i: usize| sums[i / H][i % H];
     let mut i = 0;
     while i + 4 <= R * H {
-        for (j, x) in s.reduce_add_4([at(i), at(i + 1), at(i + 2), at(i + 3)]).into_iter().enumerate() {
+        let mut four = [s.splat(0.0); 4];
+        for (j, sum) in four.iter_mut().enumerate() {
+            *sum = sums[(i + j) / H][(i + j) % H];
+        }
+        for (j, x) in s.reduce_add_4(four).into_iter().enumerate() {
             out[(i + j) / H][(i + j) % H] = x;
         }
         i += 4;
     }
     while i < R * H {
-        out[i / H][i % H] = s.reduce_add(at(i));
+        out[i / H][i % H] = s.reduce_add(sums[i / H][i % H]);
         i += 1;
     }
     out
@@ -167,9 +174,19 @@ pub(crate) fn dots<S: Simd, T: Element>(
     prefetch: bool,
     mut out: Products<'_>,
 ) {
-    s.vectorize(|| {
+    s.vectorize(#[inline(always)] || {
         with_tile_width!(count, H => dots_of::<S, T, H>(s, rows, range, columns, queries, prefetch, &mut out));
     });
+}
+
+/// Asks for `R` rows, whole ones, a dozen after row `i`.
+#[inline(always)]
+fn prefetch_ahead<S: Simd, T: Element, const R: usize>(s: S, rows: &RowSet<'_, T>, i: usize) {
+    for ahead in i + PREFETCH_AHEAD..i + PREFETCH_AHEAD + R {
+        if ahead < rows.len() {
+            s.prefetch(rows.row(ahead, 0, rows.stride));
+        }
+    }
 }
 
 #[inline(always)]
@@ -184,16 +201,13 @@ fn dots_of<S: Simd, T: Element, const H: usize>(
 ) {
     let len = columns.len();
     let row = |i: usize| rows.row(i, columns.start, len);
-    let ahead = |i: usize| {
-        if prefetch && i + PREFETCH_AHEAD < rows.len() {
-            s.prefetch(rows.row(i + PREFETCH_AHEAD, 0, rows.stride));
-        }
-    };
     let mut i = range.start;
     // With 32 registers four rows fit; each query operand is then loaded half as often.
     if S::REGISTERS >= 32 {
         while i + 4 <= range.end {
-            (0..4).for_each(|r| ahead(i + r));
+            if prefetch {
+                prefetch_ahead::<S, T, 4>(s, rows, i);
+            }
             let products = tile::<S, T, 4, H>(s, array::from_fn(|r| row(i + r)), len, queries);
             for (r, products) in products.into_iter().enumerate() {
                 out.put(i - range.start + r, products);
@@ -202,13 +216,18 @@ fn dots_of<S: Simd, T: Element, const H: usize>(
         }
     }
     while i + 2 <= range.end {
-        (0..2).for_each(|r| ahead(i + r));
+        if prefetch {
+            prefetch_ahead::<S, T, 2>(s, rows, i);
+        }
         let [first, second] = tile::<S, T, 2, H>(s, [row(i), row(i + 1)], len, queries);
         out.put(i - range.start, first);
         out.put(i - range.start + 1, second);
         i += 2;
     }
     if i < range.end {
+        if prefetch {
+            prefetch_ahead::<S, T, 1>(s, rows, i);
+        }
         let [last] = tile::<S, T, 1, H>(s, [row(i)], len, queries);
         out.put(i - range.start, last);
     }

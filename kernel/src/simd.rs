@@ -60,24 +60,24 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     /// The sums of the lanes of four registers: cheaper together where shuffles can transpose.
     #[inline(always)]
     fn reduce_add_4(self, x: [Self::F32; 4]) -> [f32; 4] {
-        x.map(|x| self.reduce_add(x))
+        let [a, b, c, d] = x;
+        [self.reduce_add(a), self.reduce_add(b), self.reduce_add(c), self.reduce_add(d)]
     }
 
     /// e^x; −inf gives 0. Error below 2 units in the last place, subnormal results may be off by more.
     #[inline(always)]
     fn exp(self, x: Self::F32) -> Self::F32 {
-        let constant = |x| self.splat(x);
         // Beyond these bounds the result is 0 or infinite anyway.
-        let x = self.min(self.max(x, constant(-110.0)), constant(90.0));
-        let n = self.round(self.mul(x, constant(std::f32::consts::LOG2_E)));
+        let x = self.min(self.max(x, self.splat(-110.0)), self.splat(90.0));
+        let n = self.round(self.mul(x, self.splat(std::f32::consts::LOG2_E)));
         // x − n·ln 2 in two steps, the first of them exact: 0.693359375 has nine significant bits.
-        let r = self.mul_add(n, constant(2.121_944_4e-4), self.mul_add(n, constant(-0.693_359_4), x));
-        let mut p = constant(1.0 / 720.0);
+        let r = self.mul_add(n, self.splat(2.121_944_4e-4), self.mul_add(n, self.splat(-0.693_359_4), x));
+        let mut p = self.splat(1.0 / 720.0);
         for c in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-            p = self.mul_add(p, r, constant(c));
+            p = self.mul_add(p, r, self.splat(c));
         }
         // 2^n in two halves, so that results near the ends of the range over- and underflow as they should.
-        let half = self.round(self.mul(n, constant(0.5)));
+        let half = self.round(self.mul(n, self.splat(0.5)));
         let scaled = self.mul(p, self.power_of_two(half));
         self.mul(scaled, self.power_of_two(self.sub(n, half)))
     }
@@ -147,6 +147,9 @@ impl<'a, T, const N: usize> Iterator for LockStep<'a, T, N> {
         #[expect(unsafe_code, reason = "the one unchecked access of the inner loops, see the type's docs")]
         // SAFETY: `end` is a multiple of `block` not above the length of any slice (asserted in `new`), and `at`
         // went from 0 in steps of `block` without reaching it, so `at + block <= end`.
-        Some(self.slices.map(|slice| unsafe { slice.get_unchecked(at..at + self.block) }))
+        Some(self.slices.map(
+            #[inline(always)]
+            |slice| unsafe { slice.get_unchecked(at..at + self.block) },
+        ))
     }
 }

@@ -39,7 +39,6 @@ pub(crate) struct HeadCache {
 pub struct Cache {
     /// `[layers][kv_heads]`
     pub(crate) layers: Vec<Vec<HeadCache>>,
-    pub(crate) attention: Attention,
     pub(crate) tokens: usize,
     dtype: Dtype,
 }
@@ -50,7 +49,13 @@ impl Cache {
     ///
     /// # Errors
     /// If the operating system refuses the address space or the sparsity makes no sense.
-    pub fn new(config: &Config, attention: Attention, codes: &[usize], dtype: Dtype, tokens: usize) -> Result<Self> {
+    pub fn new(
+        config: &Config,
+        attention: Attention,
+        codes: &[usize],
+        dtype: Dtype,
+        tokens: usize,
+    ) -> Result<Self> {
         let head = |layer: usize| -> Result<HeadCache> {
             let rows = KvRows::new(dtype, config.head_dim, tokens)?;
             let index = match attention {
@@ -61,7 +66,7 @@ impl Cache {
         };
         let layer = |layer| (0..config.num_key_value_heads).map(|_| head(layer)).collect();
         let layers = (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?;
-        Ok(Self { layers, attention, tokens: 0, dtype })
+        Ok(Self { layers, tokens: 0, dtype })
     }
 
     /// How many tokens it holds.

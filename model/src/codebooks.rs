@@ -189,12 +189,15 @@ fn relative_position(label: &Path, metadata: &HashMap<String, String>) -> Result
 /// Shape of a layer's table, `[kv_heads, codewords, head_dim]`; the number of codewords is the file's to say.
 fn table_shape(tensors: &Tensors, name: &str, config: &Config) -> Result<[usize; 3]> {
     match tensors.shape(name) {
-        Some(&[heads, codes, d]) if heads == config.num_key_value_heads && d == config.head_dim && codes > 0 => {
+        Some(&[heads, codes, d])
+            if heads == config.num_key_value_heads && d == config.head_dim && codes > 0 =>
+        {
             Ok([heads, codes, d])
         }
         Some(other) => {
             let (heads, d) = (config.num_key_value_heads, config.head_dim);
-            let problem = format!("{name} has shape {other:?} where the model needs [{heads}, codewords, {d}]");
+            let problem =
+                format!("{name} has shape {other:?} where the model needs [{heads}, codewords, {d}]");
             Err(Error::file(tensors.label(), problem, REMEDY))
         }
         None => Err(Error::file(tensors.label(), format!("has no tensor {name}"), REMEDY)),
@@ -222,7 +225,8 @@ fn read_reference(tensors: &mut Tensors, config: &Config, layer: usize) -> Resul
     let factors = tensors.elements(&format!("layers.{layer}.cholesky"), &[shape[0], d, d])?.to_f32();
     let inverses = tensors.elements(&format!("layers.{layer}.inv_cholesky"), &[shape[0], d, d])?.to_f32();
     let heads = centroids.par_chunks_exact(shape[1] * d).zip(inverses.par_chunks_exact(d * d));
-    let codewords: Vec<Vec<f32>> = heads.map(|(centroids, inverse)| to_key_space(centroids, inverse, d)).collect();
+    let codewords: Vec<Vec<f32>> =
+        heads.map(|(centroids, inverse)| to_key_space(centroids, inverse, d)).collect();
     Ok(codewords.into_iter().zip(factors.chunks_exact(d * d).map(<[f32]>::to_vec)).collect())
 }
 

@@ -115,7 +115,8 @@ impl Pass<'_> {
     }
 
     fn book(&self, layer: usize, head: usize) -> Result<&Codebook> {
-        let books = self.codebooks.ok_or_else(|| Error::Usage("a2ats attention needs codebooks".to_owned()))?;
+        let books =
+            self.codebooks.ok_or_else(|| Error::Usage("a2ats attention needs codebooks".to_owned()))?;
         Ok(books.of_head(layer, head))
     }
 
@@ -211,7 +212,13 @@ impl Pass<'_> {
                 };
                 let mut partial = Partial::default();
                 let rows = heads[*head].rows.rows();
-                self.kernels().attend(rows, &selection, &inputs[*head].queries, self.scale(), &mut partial)?;
+                self.kernels().attend(
+                    rows,
+                    &selection,
+                    &inputs[*head].queries,
+                    self.scale(),
+                    &mut partial,
+                )?;
                 Ok(partial)
             })
             .collect::<Result<_>>()?;

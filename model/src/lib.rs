@@ -3,7 +3,9 @@
 pub mod cache;
 pub mod codebooks;
 pub mod config;
+pub mod demo;
 mod error;
+pub mod generate;
 mod layer;
 mod linear;
 mod model;

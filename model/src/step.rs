@@ -65,6 +65,7 @@ impl ReadCount {
     /// Bytes of rows and codewords read over the bytes of rows that dense attention reads; none before the first
     /// decode step.
     pub fn bytes_share(&self) -> Option<f64> {
-        (self.dense_bytes > 0).then(|| (self.row_bytes + self.codeword_bytes) as f64 / self.dense_bytes as f64)
+        (self.dense_bytes > 0)
+            .then(|| (self.row_bytes + self.codeword_bytes) as f64 / self.dense_bytes as f64)
     }
 }

@@ -60,9 +60,8 @@ impl ChatTemplate {
     pub fn load(folder: &Path) -> Result<Option<Self>> {
         let config_file = folder.join("tokenizer_config.json");
         let config = match read_if_there(&config_file)? {
-            Some(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| Error::file(&config_file, error.to_string(), "download it again"))?,
-            None => serde_json::Map::new(),
+            Some(bytes) => parse_config(&bytes, &config_file)?,
+            None => Json::new(),
         };
         let own_file = folder.join("chat_template.jinja");
         let (source, file) = match read_if_there(&own_file)? {
@@ -78,6 +77,17 @@ impl ChatTemplate {
             },
         };
         Self::new(&source, special_tokens(&config), &file).map(Some)
+    }
+
+    /// Takes the template of a `tokenizer_config.json`; `label` is the file name that errors give. None where it has
+    /// no template.
+    ///
+    /// # Errors
+    /// [`Error::File`] where the text is not valid or the template has a syntax error.
+    pub fn from_tokenizer_config(bytes: &[u8], label: &Path) -> Result<Option<Self>> {
+        let config = parse_config(bytes, label)?;
+        let source = template_of(&config, label)?;
+        source.map(|source| Self::new(&source, special_tokens(&config), label)).transpose()
     }
 
     /// Takes a template's text; `label` is the file name that errors give.
@@ -159,6 +169,10 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(path)(error)),
     }
+}
+
+fn parse_config(bytes: &[u8], file: &Path) -> Result<Json> {
+    serde_json::from_slice(bytes).map_err(|error| Error::file(file, error.to_string(), "download it again"))
 }
 
 type Json = serde_json::Map<String, serde_json::Value>;

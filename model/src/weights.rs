@@ -100,7 +100,11 @@ impl Tensors {
         if single.exists() || !index.exists() {
             if !single.exists() {
                 let problem = "holds neither model.safetensors nor model.safetensors.index.json";
-                return Err(Error::file(folder, problem, "give a model folder as downloaded from Hugging Face"));
+                return Err(Error::file(
+                    folder,
+                    problem,
+                    "give a model folder as downloaded from Hugging Face",
+                ));
             }
             return Self::open(&single);
         }
@@ -218,7 +222,8 @@ impl Tensors {
     /// The matrix that a handle of this checkpoint stands for.
     pub fn matrix(&self, handle: &MatrixHandle) -> Matrix<'_> {
         let elements = self.view(handle.file, handle.bytes.clone(), handle.dtype);
-        Matrix::new(elements, handle.rows, handle.cols).expect("the shape was checked when the handle was made")
+        Matrix::new(elements, handle.rows, handle.cols)
+            .expect("the shape was checked when the handle was made")
     }
 
     /// The bytes of a matrix as the file has them.
@@ -228,7 +233,8 @@ impl Tensors {
 
     fn view(&self, file: usize, bytes: Range<usize>, dtype: Dtype) -> Elements<'_> {
         let bytes = &self.files[file].1[bytes];
-        Elements::from_bytes(dtype, bytes).expect("length and alignment were checked when the tensor was located")
+        Elements::from_bytes(dtype, bytes)
+            .expect("length and alignment were checked when the tensor was located")
     }
 
     fn path_of(&self, name: &str) -> &Path {
@@ -239,11 +245,16 @@ impl Tensors {
     fn locate(&mut self, name: &str, shape: &[usize]) -> Result<(usize, Range<usize>, Dtype)> {
         let Some(tensor) = self.tensors.get(name) else {
             let problem = format!("has no tensor {name}");
-            return Err(Error::file(self.label(), problem, "config.json and weights must be of the same Llama model"));
+            return Err(Error::file(
+                self.label(),
+                problem,
+                "config.json and weights must be of the same Llama model",
+            ));
         };
         let path = &self.files[tensor.file].0;
         if tensor.shape != shape {
-            let problem = format!("tensor {name} has shape {:?} where the model needs {shape:?}", tensor.shape);
+            let problem =
+                format!("tensor {name} has shape {:?} where the model needs {shape:?}", tensor.shape);
             return Err(Error::file(path, problem, "config.json and weights must be of the same model"));
         }
         let dtype = match tensor.dtype {
@@ -252,7 +263,11 @@ impl Tensors {
             safetensors::Dtype::BF16 => Dtype::Bf16,
             other => {
                 let problem = format!("tensor {name} has elements of type {other:?}");
-                return Err(Error::file(path, problem, "use a checkpoint in f32, f16 or bf16 (not a quantized one)"));
+                return Err(Error::file(
+                    path,
+                    problem,
+                    "use a checkpoint in f32, f16 or bf16 (not a quantized one)",
+                ));
             }
         };
         let (file, bytes) = (tensor.file, tensor.bytes.clone());

@@ -90,7 +90,8 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn power_of_two(self, x: __m256) -> __m256 {
-        let biased = self.avx2._mm256_add_epi32(self.avx._mm256_cvtps_epi32(x), self.avx._mm256_set1_epi32(127));
+        let biased =
+            self.avx2._mm256_add_epi32(self.avx._mm256_cvtps_epi32(x), self.avx._mm256_set1_epi32(127));
         self.avx._mm256_castsi256_ps(self.avx2._mm256_slli_epi32::<23>(biased))
     }
 
@@ -99,8 +100,12 @@ impl Simd for Avx2 {
         let from = &from[..16];
         // SAFETY: sixteen bf16 were just checked to be there; the token proves AVX.
         let pairs = unsafe { _mm256_loadu_si256(from.as_ptr().cast()) };
-        let odd = self.avx2._mm256_and_si256(pairs, self.avx._mm256_set1_epi32(0xffff_0000_u32.cast_signed()));
-        [self.avx._mm256_castsi256_ps(self.avx2._mm256_slli_epi32::<16>(pairs)), self.avx._mm256_castsi256_ps(odd)]
+        let odd =
+            self.avx2._mm256_and_si256(pairs, self.avx._mm256_set1_epi32(0xffff_0000_u32.cast_signed()));
+        [
+            self.avx._mm256_castsi256_ps(self.avx2._mm256_slli_epi32::<16>(pairs)),
+            self.avx._mm256_castsi256_ps(odd),
+        ]
     }
 
     #[inline(always)]

@@ -2,7 +2,9 @@
 
 use super::Partial;
 use crate::{
-    dots::{MAX_TILE_QUERIES, Products, RowSet, dots, operand_len, prepare_query, query_tiles, with_tile_width},
+    dots::{
+        MAX_TILE_QUERIES, Products, RowSet, dots, operand_len, prepare_query, query_tiles, with_tile_width,
+    },
     dtype::Element,
     kv::row_width,
     simd::{LockStep, MAX_LANES, Simd},
@@ -72,15 +74,18 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
     for start in (0..rows.len()).step_by(BLOCK) {
         let block = start..rows.len().min(start + BLOCK);
         score_block(s, rows, block.clone(), queries, &mut weights);
-        s.vectorize(|| {
-            for (q, weights) in weights.chunks_exact_mut(BLOCK).enumerate() {
-                let visible = visible.count(q, block.end).saturating_sub(start);
-                weights[visible..].fill(f32::NEG_INFINITY);
-                let sums = &mut sums[q * width..(q + 1) * width];
-                softmax_block(s, weights, &mut out.largest[q], &mut out.sum[q], sums);
-            }
-            add_values(s, rows, block, width, &weights, &mut sums);
-        });
+        s.vectorize(
+            #[inline(always)]
+            || {
+                for (q, weights) in weights.chunks_exact_mut(BLOCK).enumerate() {
+                    let visible = visible.count(q, block.end).saturating_sub(start);
+                    weights[visible..].fill(f32::NEG_INFINITY);
+                    let sums = &mut sums[q * width..(q + 1) * width];
+                    softmax_block(s, weights, &mut out.largest[q], &mut out.sum[q], sums);
+                }
+                add_values(s, rows, block, width, &weights, &mut sums);
+            },
+        );
     }
     restore_order::<S, T>(&sums, width, queries.head_dim, &mut out.values);
 }
@@ -171,10 +176,11 @@ fn add_value_block<S: Simd, T: Element, const H: usize>(
     sums: &mut [f32],
 ) {
     const { assert!(H <= MAX_TILE_QUERIES) };
-    let mut registers: [[S::F32; 2]; H] = array::from_fn(|h| {
+    let mut registers = [[s.splat(0.0); 2]; H];
+    for (h, registers) in registers.iter_mut().enumerate() {
         let (low, high) = sums[h * width + at..][..2 * S::LANES].split_at(S::LANES);
-        [s.load(low), s.load(high)]
-    });
+        *registers = [s.load(low), s.load(high)];
+    }
     let of_query: [&[f32]; H] = array::from_fn(|h| &weights[h * BLOCK..(h + 1) * BLOCK]);
     for (i, weights) in block.clone().zip(LockStep::new(of_query, block.len(), 1)) {
         let [low, high] = T::load(s, rows.row(i, width + at, 2 * S::LANES));

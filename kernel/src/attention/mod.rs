@@ -147,9 +147,15 @@ pub(crate) fn attend_causal<S: Simd>(
     out: &mut [f32],
 ) {
     match rows.elements() {
-        Elements::F32(elements) => causal_typed(s, elements, rows, queries, group, first_position, scale, out),
-        Elements::F16(elements) => causal_typed(s, elements, rows, queries, group, first_position, scale, out),
-        Elements::Bf16(elements) => causal_typed(s, elements, rows, queries, group, first_position, scale, out),
+        Elements::F32(elements) => {
+            causal_typed(s, elements, rows, queries, group, first_position, scale, out)
+        }
+        Elements::F16(elements) => {
+            causal_typed(s, elements, rows, queries, group, first_position, scale, out)
+        }
+        Elements::Bf16(elements) => {
+            causal_typed(s, elements, rows, queries, group, first_position, scale, out)
+        }
     }
 }
 

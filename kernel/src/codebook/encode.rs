@@ -100,7 +100,9 @@ fn encode_typed<S: Simd, T: Element>(s: S, book: &Codebook, table: &[T], keys: &
                 let out = Products { values, per_row: 1, per_query: CODEWORDS, accumulate: false };
                 let operands = &operands[first * stride..];
                 dots(s, &rows, block.clone(), 0..width, operands, codes.len(), false, out);
-                for ((code, best), products) in codes.iter_mut().zip(&mut best[first..]).zip(products.chunks(CODEWORDS)) {
+                for ((code, best), products) in
+                    codes.iter_mut().zip(&mut best[first..]).zip(products.chunks(CODEWORDS))
+                {
                     raise(best, code, start, products, &book.half_norms[block.clone()]);
                 }
             }

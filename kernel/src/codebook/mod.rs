@@ -60,13 +60,21 @@ impl Codebook {
         check_head_dim(head_dim)?;
         let codes = codewords.len() / head_dim;
         if !(1..=1 << 16).contains(&codes) {
-            return Err(Error::Unsupported { what: "codewords", got: codes.to_string(), supported: "1..=65536" });
+            return Err(Error::Unsupported {
+                what: "codewords",
+                got: codes.to_string(),
+                supported: "1..=65536",
+            });
         }
         expect_len("codewords", codewords.len(), codes * head_dim)?;
         expect_len("cholesky factor", cholesky.len(), head_dim * head_dim)?;
         if let Some(bad) = codewords.iter().chain(cholesky).find(|x| !x.is_finite()) {
             let got = bad.to_string();
-            return Err(Error::Unsupported { what: "a number of the codebook", got, supported: "finite numbers" });
+            return Err(Error::Unsupported {
+                what: "a number of the codebook",
+                got,
+                supported: "finite numbers",
+            });
         }
         let center = mean(codewords, head_dim);
         let width = row_width(head_dim);
@@ -110,7 +118,12 @@ impl Codebook {
         self.table.as_elements()
     }
 
-    pub(crate) fn check_scores(&self, queries: &[f32], newest: Option<&[f32]>, scores: &[f32]) -> Result<usize> {
+    pub(crate) fn check_scores(
+        &self,
+        queries: &[f32],
+        newest: Option<&[f32]>,
+        scores: &[f32],
+    ) -> Result<usize> {
         let group = queries.len() / self.head_dim;
         check_group(group)?;
         expect_len("queries", queries.len(), group * self.head_dim)?;

@@ -76,13 +76,24 @@ pub(crate) fn check_rms_norm(x: &[f32], weight: &[f32]) -> Result<()> {
 pub(crate) fn rms_norm<S: Simd>(s: S, x: &mut [f32], weight: &[f32], epsilon: f32) {
     for x in x.chunks_exact_mut(weight.len().max(1)) {
         let mut sum = s.splat(0.0);
-        for_each_register(s, x, |x| {
-            sum = s.mul_add(x, x, sum);
-            x
-        });
+        for_each_register(
+            s,
+            x,
+            #[inline(always)]
+            |x| {
+                sum = s.mul_add(x, x, sum);
+                x
+            },
+        );
         let mean = s.reduce_add(sum) / x.len() as f32;
         let factor = s.splat(1.0 / (mean + epsilon).sqrt());
-        zip_registers(s, x, weight, |x, weight| s.mul(s.mul(x, factor), weight));
+        zip_registers(
+            s,
+            x,
+            weight,
+            #[inline(always)]
+            |x, weight| s.mul(s.mul(x, factor), weight),
+        );
     }
 }
 
@@ -120,17 +131,33 @@ pub(crate) fn check_silu_mul(gate: &[f32], up: &[f32]) -> Result<()> {
 #[inline(always)]
 pub(crate) fn silu_mul<S: Simd>(s: S, gate: &mut [f32], up: &[f32]) {
     let one = s.splat(1.0);
-    zip_registers(s, gate, up, |gate, up| {
-        let denominator = s.add(one, s.exp(s.sub(s.splat(0.0), gate)));
-        s.mul(s.div(gate, denominator), up)
-    });
+    zip_registers(
+        s,
+        gate,
+        up,
+        #[inline(always)]
+        |gate, up| {
+            let denominator = s.add(one, s.exp(s.sub(s.splat(0.0), gate)));
+            s.mul(s.div(gate, denominator), up)
+        },
+    );
 }
 
 /// x ← e^x / Σ e^x; the sum is 1 for any finite x.
 #[inline(always)]
 pub(crate) fn softmax<S: Simd>(s: S, x: &mut [f32]) {
     let largest = s.splat(x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    for_each_register(s, x, |x| s.exp(s.sub(x, largest)));
+    for_each_register(
+        s,
+        x,
+        #[inline(always)]
+        |x| s.exp(s.sub(x, largest)),
+    );
     let factor = s.splat(1.0 / x.iter().sum::<f32>());
-    for_each_register(s, x, |x| s.mul(x, factor));
+    for_each_register(
+        s,
+        x,
+        #[inline(always)]
+        |x| s.mul(x, factor),
+    );
 }

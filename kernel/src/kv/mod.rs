@@ -23,7 +23,11 @@ pub(crate) fn check_head_dim(head_dim: usize) -> Result<()> {
     if (16..=256).contains(&head_dim) && head_dim.is_multiple_of(2) {
         return Ok(());
     }
-    Err(Error::Unsupported { what: "head_dim", got: head_dim.to_string(), supported: "even numbers in 16..=256" })
+    Err(Error::Unsupported {
+        what: "head_dim",
+        got: head_dim.to_string(),
+        supported: "even numbers in 16..=256",
+    })
 }
 
 /// Checks a number of query heads per kv head: 1..=16.
@@ -31,7 +35,11 @@ pub(crate) fn check_group(group: usize) -> Result<()> {
     if (1..=16).contains(&group) {
         return Ok(());
     }
-    Err(Error::Unsupported { what: "group (query heads per kv head)", got: group.to_string(), supported: "1..=16" })
+    Err(Error::Unsupported {
+        what: "group (query heads per kv head)",
+        got: group.to_string(),
+        supported: "1..=16",
+    })
 }
 
 /// The padded length of one half of a row.
@@ -176,8 +184,10 @@ pub const fn row_bytes(dtype: Dtype, head_dim: usize) -> usize {
 
 fn reserve(rows: usize, row_bytes: usize) -> Result<MmapMut> {
     let refuse = |bytes, reason: &str| Error::Memory { bytes, reason: reason.to_owned() };
-    let bytes = rows.checked_mul(row_bytes).ok_or_else(|| refuse(usize::MAX, "more than an address can reach"))?;
-    let memory = MmapOptions::new().len(bytes).map_anon().map_err(|error| refuse(bytes, &error.to_string()))?;
+    let bytes =
+        rows.checked_mul(row_bytes).ok_or_else(|| refuse(usize::MAX, "more than an address can reach"))?;
+    let memory =
+        MmapOptions::new().len(bytes).map_anon().map_err(|error| refuse(bytes, &error.to_string()))?;
     #[cfg(target_os = "linux")]
     if bytes >= HUGE_PAGES_FROM {
         // A wish: rows gathered at random cost a page walk each otherwise. Kernels without huge pages say no.

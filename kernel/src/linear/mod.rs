@@ -85,7 +85,13 @@ pub(crate) fn product<S: Simd>(s: S, weights: Matrix<'_>, inputs: &[f32], out: &
 }
 
 #[inline(always)]
-fn product_typed<S: Simd, T: Element>(s: S, elements: &[T], weights: Matrix<'_>, inputs: &[f32], out: &mut [f32]) {
+fn product_typed<S: Simd, T: Element>(
+    s: S,
+    elements: &[T],
+    weights: Matrix<'_>,
+    inputs: &[f32],
+    out: &mut [f32],
+) {
     let cols = weights.cols;
     if inputs.is_empty() || weights.rows == 0 {
         return;

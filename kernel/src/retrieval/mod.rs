@@ -71,7 +71,8 @@ impl RetrievalIndex {
     pub fn extend(&mut self, first_position: usize, codes: &[u16]) -> Result<()> {
         let end = first_position + codes.len();
         if first_position < self.next_position || u32::try_from(end).is_err() {
-            let need = format!("positions are added in ascending order from {} and below 2^32", self.next_position);
+            let need =
+                format!("positions are added in ascending order from {} and below 2^32", self.next_position);
             return Err(Error::Position { position: first_position, need });
         }
         if let Some(bad) = codes.iter().find(|&&code| usize::from(code) >= self.lists.codes()) {

@@ -145,8 +145,7 @@ mod tests {
             lists.extend(10 + i as u32, std::slice::from_ref(code));
         }
         for code in 0..3 {
-            let want: Vec<u32> =
-                (0..5000).filter(|&i| codes[i as usize] == code).map(|i| 10 + i).collect();
+            let want: Vec<u32> = (0..5000).filter(|&i| codes[i as usize] == code).map(|i| 10 + i).collect();
             let code = usize::from(code);
             assert_eq!(lists.positions(code).collect::<Vec<_>>(), want);
             assert_eq!(lists.count(code) as usize, want.len());

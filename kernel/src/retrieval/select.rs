@@ -78,7 +78,8 @@ impl Selector {
 
     /// Several codes have the boundary's key: the lowest `left` of their positions, merged, are taken.
     fn share_among_tied(&mut self, lists: &PostingLists, left: u32, prefixes: &mut [u32]) {
-        let mut rest: Vec<_> = self.candidates.iter().map(|&(_, code)| lists.positions(code as usize)).collect();
+        let mut rest: Vec<_> =
+            self.candidates.iter().map(|&(_, code)| lists.positions(code as usize)).collect();
         let mut taken = vec![0_u32; rest.len()];
         self.heads.clear();
         for (i, positions) in rest.iter_mut().enumerate() {
@@ -102,7 +103,8 @@ mod tests {
 
     #[test]
     fn keys_order_as_scores_do() {
-        let ascending = [f32::NEG_INFINITY, f32::MIN, -1.0, -1e-45, 0.0, 1e-45, f32::MIN_POSITIVE, 1.0, f32::MAX];
+        let ascending =
+            [f32::NEG_INFINITY, f32::MIN, -1.0, -1e-45, 0.0, 1e-45, f32::MIN_POSITIVE, 1.0, f32::MAX];
         for pair in ascending.windows(2) {
             assert!(key(pair[0]) < key(pair[1]), "{pair:?}");
         }
