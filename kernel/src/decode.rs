@@ -89,6 +89,20 @@ impl HeadIndex {
         self.codes.extend_from_slice(codes);
     }
 
+    /// Forgets the tokens from position `tokens` on.
+    ///
+    /// # Errors
+    /// If a decode step has already indexed some of them; nothing is forgotten then.
+    pub fn truncate(&mut self, tokens: usize) -> Result<()> {
+        let indexed = self.index.next_position();
+        if tokens < indexed {
+            let need = format!("tokens up to {indexed} have left the window and stay");
+            return Err(Error::Position { position: tokens, need });
+        }
+        self.codes.truncate(tokens);
+        Ok(())
+    }
+
     /// The codes of all tokens so far.
     pub fn codes(&self) -> &[u16] {
         &self.codes

@@ -2,7 +2,7 @@
 
 use crate::{
     arch,
-    attention::{self, Partial, Selection},
+    attention::{self, Causal, Partial, Selection, Visible},
     codebook::{self, Codebook},
     elementwise::{self, Rotation},
     error::{Error, Result},
@@ -49,17 +49,8 @@ pub trait Kernels: Send + Sync + private::Sealed {
         out: &mut Partial,
     ) -> Result<()>;
 
-    /// Causal attention for prefill: the group at position `first_position + i` sees rows `0..=first_position + i`.
-    /// `queries` and `out` are `[positions, group, head_dim]`.
-    fn attend_causal(
-        &self,
-        rows: Rows<'_>,
-        queries: &[f32],
-        group: usize,
-        first_position: usize,
-        scale: f32,
-        out: &mut [f32],
-    ) -> Result<()>;
+    /// Causal attention for prefill; `out` is `[positions, group, head_dim]`.
+    fn attend_causal(&self, request: &Causal<'_>, out: &mut [f32]) -> Result<()>;
 
     /// `out[r][t] = weights[r] · inputs[t]`; `inputs` is `[n, cols]`, `out` is `[rows, n]`. See [`crate::linear`].
     fn product(&self, weights: Matrix<'_>, inputs: &[f32], out: &mut [f32]) -> Result<()>;
@@ -129,24 +120,16 @@ impl<S: Simd> Kernels for S {
         attention::check_attend(&rows, selection, queries)?;
         self.vectorize(
             #[inline(always)]
-            || attention::attend(*self, rows, selection, queries, scale, out),
+            || attention::attend(*self, rows, selection, queries, scale, Visible::All, out),
         );
         Ok(())
     }
 
-    fn attend_causal(
-        &self,
-        rows: Rows<'_>,
-        queries: &[f32],
-        group: usize,
-        first_position: usize,
-        scale: f32,
-        out: &mut [f32],
-    ) -> Result<()> {
-        attention::check_causal(&rows, queries, group, first_position, out)?;
+    fn attend_causal(&self, request: &Causal<'_>, out: &mut [f32]) -> Result<()> {
+        attention::check_causal(request, out)?;
         self.vectorize(
             #[inline(always)]
-            || attention::attend_causal(*self, rows, queries, group, first_position, scale, out),
+            || attention::attend_causal(*self, request, out),
         );
         Ok(())
     }

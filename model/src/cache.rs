@@ -69,6 +69,22 @@ impl Cache {
         Ok(Self { layers, tokens: 0, dtype })
     }
 
+    /// Forgets the tokens from position `tokens` on, those a pass has added to some of the layers among them. Only what
+    /// prefill added since the last decode step can be forgotten.
+    ///
+    /// # Errors
+    /// If a decode step has indexed some of them already.
+    pub(crate) fn truncate(&mut self, tokens: usize) -> Result<()> {
+        for head in self.layers.iter_mut().flatten() {
+            if let Some(index) = &mut head.index {
+                index.truncate(tokens)?;
+            }
+            head.rows.truncate(tokens);
+        }
+        self.tokens = tokens;
+        Ok(())
+    }
+
     /// How many tokens it holds.
     pub const fn tokens(&self) -> usize {
         self.tokens

@@ -10,12 +10,16 @@ use crate::{
 };
 use a2ats_kernel::{
     Codebook, Kernels,
-    attention::{Partial, Selection},
+    attention::{Causal, Partial, Selection},
     decode::{ATTEND_CHUNK, Choice, StepInput, StepScratch, choose_rows},
     elementwise::Rotation,
 };
 use rayon::prelude::*;
 use std::ops::Range;
+
+/// Tokens that go through the projections at once: each weight is used so many times when it is in the cache, and the
+/// MLP's activations of an 8B model take 30 MB.
+const PIECE: usize = 128;
 
 /// Query positions of one task in prefill.
 const CAUSAL_POSITIONS: usize = 32;
@@ -49,6 +53,7 @@ pub(crate) struct Pass<'a> {
 }
 
 /// Projections of some tokens for one kv head and its group, each head's numbers together.
+#[derive(Default)]
 struct HeadInput {
     /// `[n, group, head_dim]`
     queries: Vec<f32>,
@@ -72,46 +77,47 @@ impl Pass<'_> {
         scratch: &mut Scratch,
     ) -> Result<ReadCount> {
         let layer = &self.model.layers[number];
-        let epsilon = self.model.config.rms_norm_eps as f32;
-
-        let mut h = x.to_vec();
-        self.kernels().rms_norm(&mut h, &layer.input_norm, epsilon)?;
-        let inputs = self.project(layer, &h)?;
+        let inputs = self.project(layer, x)?;
         let (attended, read) = if self.decode {
             self.attend_step(number, heads, inputs, scratch)?
         } else {
-            self.attend_causally(number, heads, inputs)?
+            (self.attend_causally(number, heads, inputs, scratch)?, ReadCount::default())
         };
         add(x, &layer.output.apply(self.model, &attended)?);
-
-        h.copy_from_slice(x);
-        self.kernels().rms_norm(&mut h, &layer.post_attention_norm, epsilon)?;
-        let mut gate = layer.gate.apply(self.model, &h)?;
-        let up = layer.up.apply(self.model, &h)?;
-        self.kernels().silu_mul(&mut gate, &up)?;
-        add(x, &layer.down.apply(self.model, &gate)?);
+        for x in x.chunks_mut(PIECE * self.model.config.hidden_size) {
+            let h = self.normalized(x, &layer.post_attention_norm)?;
+            let mut gate = layer.gate.apply(self.model, &h)?;
+            let up = layer.up.apply(self.model, &h)?;
+            self.kernels().silu_mul(&mut gate, &up)?;
+            add(x, &layer.down.apply(self.model, &gate)?);
+        }
         Ok(read)
     }
 
-    /// Query, key and value projections, by kv head.
-    fn project(&self, layer: &Layer, h: &[f32]) -> Result<Vec<HeadInput>> {
+    fn normalized(&self, x: &[f32], weight: &[f32]) -> Result<Vec<f32>> {
+        let mut h = x.to_vec();
+        self.kernels().rms_norm(&mut h, weight, self.model.config.rms_norm_eps as f32)?;
+        Ok(h)
+    }
+
+    /// Query, key and value projections of the normalized tokens, by kv head.
+    fn project(&self, layer: &Layer, x: &[f32]) -> Result<Vec<HeadInput>> {
         let config = &self.model.config;
         let (d, group) = (config.head_dim, config.group());
-        let queries = layer.query.apply(self.model, h)?;
-        let keys = layer.key.apply(self.model, h)?;
-        let values = layer.value.apply(self.model, h)?;
-        let of_head = |all: &[f32], width: usize, head: usize| -> Vec<f32> {
-            let tokens = all.chunks_exact(width * config.num_key_value_heads);
-            tokens.flat_map(|token| &token[head * width..(head + 1) * width]).copied().collect()
-        };
-        Ok((0..config.num_key_value_heads)
-            .into_par_iter()
-            .map(|head| HeadInput {
-                queries: of_head(&queries, group * d, head),
-                keys: of_head(&keys, d, head),
-                values: of_head(&values, d, head),
-            })
-            .collect())
+        let mut heads: Vec<HeadInput> =
+            (0..config.num_key_value_heads).map(|_| HeadInput::default()).collect();
+        for x in x.chunks(PIECE * config.hidden_size) {
+            let h = self.normalized(x, &layer.input_norm)?;
+            let queries = layer.query.apply(self.model, &h)?;
+            let keys = layer.key.apply(self.model, &h)?;
+            let values = layer.value.apply(self.model, &h)?;
+            heads.par_iter_mut().enumerate().for_each(|(head, input)| {
+                take_head(&mut input.queries, &queries, group * d, config.num_key_value_heads, head);
+                take_head(&mut input.keys, &keys, d, config.num_key_value_heads, head);
+                take_head(&mut input.values, &values, d, config.num_key_value_heads, head);
+            });
+        }
+        Ok(heads)
     }
 
     fn book(&self, layer: usize, head: usize) -> Result<&Codebook> {
@@ -133,45 +139,51 @@ impl Pass<'_> {
         (1.0 / (self.model.config.head_dim as f64).sqrt()) as f32
     }
 
-    /// Prefill: every token attends to itself and all before it. Gives `[n, heads · head_dim]`.
+    /// Prefill: every token attends to itself and all before it, to those of this pass as they are and not as the
+    /// cache rounds them. Gives `[n, heads · head_dim]`.
     fn attend_causally(
         &self,
         layer: usize,
         heads: &mut [HeadCache],
         mut inputs: Vec<HeadInput>,
-    ) -> Result<(Vec<f32>, ReadCount)> {
+        scratch: &mut Scratch,
+    ) -> Result<Vec<f32>> {
         let group = self.model.config.group();
-        heads.par_iter_mut().zip(&mut inputs).enumerate().try_for_each(|(number, (head, input))| {
-            self.append(layer, number, head, input)?;
-            self.rotate(&mut input.queries)
-        })?;
+        let exact = &mut scratch.exact_rows;
+        heads.par_iter_mut().zip(&mut inputs).zip(exact).enumerate().try_for_each(
+            |(number, ((head, input), exact))| {
+                self.append(layer, number, head, input)?;
+                exact.truncate(0);
+                exact.append(&input.keys, &input.values)?;
+                self.rotate(&mut input.queries)
+            },
+        )?;
         let task = CAUSAL_POSITIONS * group * self.model.config.head_dim;
         let mut outputs: Vec<Vec<f32>> = inputs.iter().map(|input| vec![0.0; input.queries.len()]).collect();
         let tasks: Vec<_> = heads
             .iter()
+            .zip(&scratch.exact_rows)
             .zip(&inputs)
             .zip(&mut outputs)
-            .flat_map(|((head, input), output)| {
+            .flat_map(|(((head, exact), input), output)| {
                 let parts = input.queries.chunks(task).zip(output.chunks_mut(task)).enumerate();
-                parts.map(move |(part, (queries, output))| (head, part, queries, output))
+                parts.map(move |(part, (queries, output))| (head, exact, part, queries, output))
             })
             .collect();
-        tasks.into_par_iter().try_for_each(|(head, part, queries, output)| {
-            let first = self.start + part * CAUSAL_POSITIONS;
-            self.kernels().attend_causal(head.rows.rows(), queries, group, first, self.scale(), output)
+        tasks.into_par_iter().try_for_each(|(head, exact, part, queries, output)| {
+            let past = (self.start > 0).then(|| head.rows.rows().before(self.start));
+            let first = part * CAUSAL_POSITIONS;
+            let request = Causal { past, rows: exact.rows(), first, group, queries, scale: self.scale() };
+            self.kernels().attend_causal(&request, output)
         })?;
-        Ok((self.by_token(&outputs), ReadCount::default()))
+        Ok(self.by_token(&outputs))
     }
 
     /// Adds tokens to a head's cache: codes of the keys first, then the rotated keys and the values.
     fn append(&self, layer: usize, number: usize, head: &mut HeadCache, input: &mut HeadInput) -> Result<()> {
         let codes = match &head.index {
             None => Vec::new(),
-            Some(_) => {
-                let mut codes = vec![0; input.keys.len() / self.model.config.head_dim];
-                self.kernels().encode(self.book(layer, number)?, &input.keys, &mut codes)?;
-                codes
-            }
+            Some(_) => self.encode(self.book(layer, number)?, &input.keys)?,
         };
         self.rotate(&mut input.keys)?;
         head.rows.append(&input.keys, &input.values)?;
@@ -179,6 +191,15 @@ impl Pass<'_> {
             index.append(&codes);
         }
         Ok(())
+    }
+
+    /// The codes of one head's keys, spread over threads: a long prompt on few kv heads still uses all cores.
+    fn encode(&self, book: &Codebook, keys: &[f32]) -> Result<Vec<u16>> {
+        let d = self.model.config.head_dim;
+        let mut codes = vec![0; keys.len() / d];
+        let parts = codes.par_chunks_mut(PIECE).zip(keys.par_chunks(PIECE * d));
+        parts.try_for_each(|(codes, keys)| self.kernels().encode(book, keys, codes))?;
+        Ok(codes)
     }
 
     /// Decode: one token. Rows are chosen per kv head, attended in chunks of fixed size, merged in their order: the
@@ -289,6 +310,13 @@ impl Pass<'_> {
             }
         }
         all
+    }
+}
+
+/// Appends what belongs to one of `heads` heads, `width` numbers of every token.
+fn take_head(to: &mut Vec<f32>, all: &[f32], width: usize, heads: usize, head: usize) {
+    for token in all.chunks_exact(width * heads) {
+        to.extend_from_slice(&token[head * width..(head + 1) * width]);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     weights::{MatrixHandle, Tensors},
 };
 use a2ats_kernel::{Kernels, elementwise::Rotation};
-use std::path::Path;
+use std::{ops::ControlFlow, path::Path};
 
 /// A loaded model. Weights stay in their files' mappings; only vectors (norms, biases) are copied.
 #[derive(Debug)]
@@ -79,7 +79,8 @@ impl Llama {
     /// Passes tokens through the model, adds them to the cache, and gives the logits of the last one.
     ///
     /// `decode`: attend as the cache's attention says; otherwise densely, as prefill does. A decode step is one
-    /// token.
+    /// token. `keep_on` is asked after each layer, given how many are done; if it breaks off, there are no logits, and
+    /// the cache is as before.
     ///
     /// # Errors
     /// For token ids outside the vocabulary, missing codebooks, memory that runs out, and a model whose output is
@@ -91,7 +92,8 @@ impl Llama {
         codebooks: Option<&Codebooks>,
         decode: bool,
         scratch: &mut Scratch,
-    ) -> Result<(Vec<f32>, ReadCount)> {
+        mut keep_on: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Option<(Vec<f32>, ReadCount)>> {
         let mut x = self.embed(ids)?;
         let start = cache.tokens;
         let rotations: Vec<_> =
@@ -100,11 +102,15 @@ impl Llama {
         let relative = relative.as_ref();
         let pass = Pass { model: self, codebooks, rotations: &rotations, relative, start, decode };
         let mut read = ReadCount::default();
-        for (number, heads) in cache.layers.iter_mut().enumerate() {
-            read.absorb(&pass.layer(number, heads, &mut x, scratch)?);
+        for number in 0..self.layers.len() {
+            read.absorb(&pass.layer(number, &mut cache.layers[number], &mut x, scratch)?);
+            if keep_on(number + 1).is_break() {
+                cache.truncate(start)?;
+                return Ok(None);
+            }
         }
         cache.tokens += ids.len();
-        Ok((self.logits(&x, cache.tokens)?, read))
+        Ok(Some((self.logits(&x, cache.tokens)?, read)))
     }
 
     /// The embeddings of some tokens, `[n, hidden]`.

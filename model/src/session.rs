@@ -10,9 +10,10 @@ use crate::{
 use a2ats_kernel::Dtype;
 use std::ops::ControlFlow;
 
-/// Tokens of one chunk of prefill: enough to use each weight many times, few enough that the chunk's activations (in
-/// an 8B model 58 MB in the MLP) stay small beside the cache.
-pub const PREFILL_CHUNK: usize = 128;
+/// Tokens of one chunk of prefill. Within a chunk keys and values are attended as computed, before the cache rounds
+/// them, so codes and logits of prompts up to this long do not depend on the cache's storage type. An 8B model's
+/// activations for it take 130 MB.
+pub const PREFILL_CHUNK: usize = 2048;
 
 /// A sequence being read and written.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl<'m> Session<'m> {
         let codes = codebooks.map(Codebooks::codes).unwrap_or_default();
         check_memory(model, dtype, tokens, codes.iter().copied().max().unwrap_or(0))?;
         let cache = Cache::new(&model.config, attention, &codes, dtype, tokens)?;
-        let scratch = Scratch::new(model.config.num_key_value_heads);
+        let scratch = Scratch::new(model.config.num_key_value_heads, model.config.head_dim)?;
         Ok(Self { model, codebooks, cache, ids: Vec::new(), scratch, read: ReadCount::default() })
     }
 
@@ -70,8 +71,9 @@ impl<'m> Session<'m> {
         &self.read
     }
 
-    /// Reads tokens densely, in chunks, and gives the logits of the last one. `progress` is told after each chunk how
-    /// many tokens are done, and may stop the work: then nothing is returned, and the cache holds what was done.
+    /// Reads tokens densely, in chunks, and gives the logits of the last one. `progress` is told every now and then how
+    /// many tokens' worth of work is done, and may break off: then there are no logits, and the session holds the
+    /// chunks that were finished.
     ///
     /// # Errors
     /// For an empty prompt, ids outside the vocabulary, too long a context, and as [`Session::decode`].
@@ -84,16 +86,16 @@ impl<'m> Session<'m> {
             return Err(Error::Usage("the prompt is empty; give at least one token".to_owned()));
         }
         check_context(self.model, self.ids.len() + ids.len())?;
-        let mut logits = Vec::new();
-        let mut done = 0;
-        for chunk in ids.chunks(PREFILL_CHUNK) {
-            (logits, _) = self.forward(chunk, false)?;
-            done += chunk.len();
-            if progress(done).is_break() && done < ids.len() {
-                return Ok(None);
-            }
+        let layers = self.model.layers.len();
+        let mut logits = None;
+        for (number, chunk) in ids.chunks(PREFILL_CHUNK).enumerate() {
+            let before = number * PREFILL_CHUNK;
+            let outcome =
+                self.forward(chunk, false, |layer| progress(before + chunk.len() * layer / layers))?;
+            let Some((of_chunk, _)) = outcome else { return Ok(None) };
+            logits = Some(of_chunk);
         }
-        Ok(Some(logits))
+        Ok(logits)
     }
 
     /// One decode step: takes the token just made and gives the logits of the next one.
@@ -102,14 +104,23 @@ impl<'m> Session<'m> {
     /// For an id outside the vocabulary, a context that is full, and output that is not a number.
     pub fn decode(&mut self, id: u32) -> Result<Vec<f32>> {
         check_context(self.model, self.ids.len() + 1)?;
-        let (logits, read) = self.forward(&[id], true)?;
+        let outcome = self.forward(&[id], true, |_| ControlFlow::Continue(()))?;
+        let (logits, read) = outcome.unwrap_or_default();
         self.read.absorb(&read);
         Ok(logits)
     }
 
-    fn forward(&mut self, ids: &[u32], decode: bool) -> Result<(Vec<f32>, ReadCount)> {
-        let outcome = self.model.forward(ids, &mut self.cache, self.codebooks, decode, &mut self.scratch)?;
-        self.ids.extend_from_slice(ids);
+    fn forward(
+        &mut self,
+        ids: &[u32],
+        decode: bool,
+        keep_on: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Option<(Vec<f32>, ReadCount)>> {
+        let (cache, scratch) = (&mut self.cache, &mut self.scratch);
+        let outcome = self.model.forward(ids, cache, self.codebooks, decode, scratch, keep_on)?;
+        if outcome.is_some() {
+            self.ids.extend_from_slice(ids);
+        }
         Ok(outcome)
     }
 }

@@ -1,16 +1,25 @@
 //! What passes between the layers of a step: working memory, and the count of what was read.
 
-use a2ats_kernel::decode::{Choice, StepScratch};
+use crate::error::Result;
+use a2ats_kernel::{
+    Dtype,
+    decode::{Choice, StepScratch},
+    kv::KvRows,
+};
 
-/// Working memory of decode steps, one part per kv head, shared by all layers.
-#[derive(Debug, Default)]
+/// Working memory of one pass, a part per kv head, shared by all layers.
+#[derive(Debug)]
 pub(crate) struct Scratch {
     pub(crate) heads: Vec<StepScratch>,
+    /// Rows of the tokens that prefill is reading, not rounded to the cache's storage type.
+    pub(crate) exact_rows: Vec<KvRows>,
 }
 
 impl Scratch {
-    pub(crate) fn new(kv_heads: usize) -> Self {
-        Self { heads: vec![StepScratch::default(); kv_heads] }
+    pub(crate) fn new(kv_heads: usize, head_dim: usize) -> Result<Self> {
+        let exact_rows =
+            (0..kv_heads).map(|_| KvRows::new(Dtype::F32, head_dim, 0)).collect::<Result<_, _>>()?;
+        Ok(Self { heads: vec![StepScratch::default(); kv_heads], exact_rows })
     }
 }
 

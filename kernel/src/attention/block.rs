@@ -40,7 +40,7 @@ impl Queries {
 
 /// Which rows of a set a query sees.
 #[derive(Clone, Copy)]
-pub(super) enum Visible {
+pub(crate) enum Visible {
     /// All of them.
     All,
     /// Query q sees the rows up to and including `first + q / group`.

@@ -30,7 +30,8 @@ use crate::{
     kv::{Rows, check_group, row_width},
     simd::Simd,
 };
-use block::{Queries, Visible, attend_rows};
+pub(crate) use block::Visible;
+use block::{Queries, attend_rows};
 use std::ops::Range;
 
 /// Which rows are attended.
@@ -73,7 +74,7 @@ pub(crate) fn check_attend(rows: &Rows<'_>, selection: &Selection<'_>, queries: 
     Ok(group)
 }
 
-/// Attention of one group's queries, all at the same position, over the selected rows.
+/// Attention of some queries over the selected rows, of which each query sees those that `visible` says.
 #[inline(always)]
 pub(crate) fn attend<S: Simd>(
     s: S,
@@ -81,16 +82,18 @@ pub(crate) fn attend<S: Simd>(
     selection: &Selection<'_>,
     queries: &[f32],
     scale: f32,
+    visible: Visible,
     out: &mut Partial,
 ) {
     match rows.elements() {
-        Elements::F32(elements) => attend_typed(s, elements, rows, selection, queries, scale, out),
-        Elements::F16(elements) => attend_typed(s, elements, rows, selection, queries, scale, out),
-        Elements::Bf16(elements) => attend_typed(s, elements, rows, selection, queries, scale, out),
+        Elements::F32(elements) => attend_typed(s, elements, rows, selection, queries, scale, visible, out),
+        Elements::F16(elements) => attend_typed(s, elements, rows, selection, queries, scale, visible, out),
+        Elements::Bf16(elements) => attend_typed(s, elements, rows, selection, queries, scale, visible, out),
     }
 }
 
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "the arguments of `attend`, and its typed elements")]
 fn attend_typed<S: Simd, T: Element>(
     s: S,
     elements: &[T],
@@ -98,6 +101,7 @@ fn attend_typed<S: Simd, T: Element>(
     selection: &Selection<'_>,
     queries: &[f32],
     scale: f32,
+    visible: Visible,
     out: &mut Partial,
 ) {
     let stride = 2 * row_width(rows.head_dim());
@@ -109,79 +113,63 @@ fn attend_typed<S: Simd, T: Element>(
         Selection::Positions(positions) => RowSet { elements, stride, positions: Some(positions) },
     };
     let queries = Queries::new::<S, T>(s, queries, rows.head_dim(), scale);
-    attend_rows(s, &set, &queries, Visible::All, out);
+    attend_rows(s, &set, &queries, visible, out);
 }
 
-/// Checks the shapes of causal attention; gives the number of query positions.
-pub(crate) fn check_causal(
-    rows: &Rows<'_>,
-    queries: &[f32],
-    group: usize,
-    first_position: usize,
-    out: &[f32],
-) -> Result<usize> {
-    check_group(group)?;
+/// A request for causal attention: what prefill does for one kv head.
+#[derive(Debug, Clone, Copy)]
+pub struct Causal<'a> {
+    /// Rows that every query sees, if there are any: the tokens of earlier chunks.
+    pub past: Option<Rows<'a>>,
+    /// Rows of which the group at position i sees those up to and including `first + i`.
+    pub rows: Rows<'a>,
+    /// The row of the first query position.
+    pub first: usize,
+    /// Query heads per position.
+    pub group: usize,
+    /// `[positions, group, head_dim]`, rotated to their true positions.
+    pub queries: &'a [f32],
+    /// What scores are multiplied by: 1/√head_dim as a rule.
+    pub scale: f32,
+}
+
+/// Checks the shapes of causal attention.
+pub(crate) fn check_causal(request: &Causal<'_>, out: &[f32]) -> Result<()> {
+    let Causal { past, rows, first, group, queries, .. } = request;
+    check_group(*group)?;
     let positions = queries.len() / (group * rows.head_dim());
     expect_len("queries", queries.len(), positions * group * rows.head_dim())?;
     expect_len("attention output", out.len(), queries.len())?;
-    if first_position + positions > rows.len() {
-        let need = format!("queries attend to their own rows, and the cache has {} rows", rows.len());
-        return Err(Error::Position { position: first_position + positions - 1, need });
+    if let Some(past) = past {
+        expect_len("head_dim of the past", past.head_dim(), rows.head_dim())?;
     }
-    Ok(positions)
+    let end = first.saturating_add(positions);
+    if end > rows.len() {
+        let need = format!("queries attend to their own rows, and there are {}", rows.len());
+        return Err(Error::Position { position: end - 1, need });
+    }
+    Ok(())
 }
 
 /// Query vectors that share a pass over the rows in prefill.
 const CAUSAL_TILE: usize = 40;
 
-/// Causal attention of many positions: the group at position `first_position + i` sees rows `0..=first_position + i`.
-/// `queries` and `out` are `[positions, group, head_dim]`.
+/// See [`Causal`]; `out` is `[positions, group, head_dim]`.
 #[inline(always)]
-pub(crate) fn attend_causal<S: Simd>(
-    s: S,
-    rows: Rows<'_>,
-    queries: &[f32],
-    group: usize,
-    first_position: usize,
-    scale: f32,
-    out: &mut [f32],
-) {
-    match rows.elements() {
-        Elements::F32(elements) => {
-            causal_typed(s, elements, rows, queries, group, first_position, scale, out)
-        }
-        Elements::F16(elements) => {
-            causal_typed(s, elements, rows, queries, group, first_position, scale, out)
-        }
-        Elements::Bf16(elements) => {
-            causal_typed(s, elements, rows, queries, group, first_position, scale, out)
-        }
-    }
-}
-
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "the public request, spelled out, and its typed elements")]
-fn causal_typed<S: Simd, T: Element>(
-    s: S,
-    elements: &[T],
-    rows: Rows<'_>,
-    queries: &[f32],
-    group: usize,
-    first_position: usize,
-    scale: f32,
-    out: &mut [f32],
-) {
+pub(crate) fn attend_causal<S: Simd>(s: S, request: &Causal<'_>, out: &mut [f32]) {
+    let Causal { past, rows, first, group, queries, scale } = *request;
     let head_dim = rows.head_dim();
-    let stride = 2 * row_width(head_dim);
     let tile_positions = (CAUSAL_TILE / group).max(1);
     let tile_len = tile_positions * group * head_dim;
-    let mut partial = Partial::default();
+    let (mut earlier, mut recent) = (Partial::default(), Partial::default());
     for (t, (queries, out)) in queries.chunks(tile_len).zip(out.chunks_mut(tile_len)).enumerate() {
-        let first = first_position + t * tile_positions;
-        let operands = Queries::new::<S, T>(s, queries, head_dim, scale);
-        let end = first + operands.count() / group;
-        let set = RowSet { elements: &elements[..end * stride], stride, positions: None };
-        attend_rows(s, &set, &operands, Visible::Causal { first, group }, &mut partial);
-        partial.write_output(out);
+        let first = first + t * tile_positions;
+        let seen = Selection::Range(0..first + queries.len() / (group * head_dim));
+        attend(s, rows, &seen, queries, scale, Visible::Causal { first, group }, &mut recent);
+        if let Some(past) = past {
+            attend(s, past, &Selection::Range(0..past.len()), queries, scale, Visible::All, &mut earlier);
+            recent.merge_same(&earlier);
+        }
+        recent.write_output(out);
     }
 }

@@ -37,6 +37,12 @@ impl Partial {
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         expect_len("partial", other.largest.len(), self.largest.len())?;
         expect_len("partial's values", other.values.len(), self.values.len())?;
+        self.merge_same(other);
+        Ok(())
+    }
+
+    /// Merges partials that are known to be about the same queries.
+    pub(crate) fn merge_same(&mut self, other: &Self) {
         for query in 0..self.largest.len() {
             let (mine, theirs) = (self.largest[query], other.largest[query]);
             if theirs == f32::NEG_INFINITY {
@@ -51,7 +57,6 @@ impl Partial {
                 *to = *to * keep + from * take;
             }
         }
-        Ok(())
     }
 
     /// The attention output, `[queries, head_dim]`; zeros for a query that attended to nothing.

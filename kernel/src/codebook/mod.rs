@@ -85,7 +85,16 @@ impl Codebook {
             }
         }
         let table = OwnedElements::round_from(dtype, table);
-        let half_norms = half_norms(&table.as_elements().to_f32(), cholesky, head_dim);
+        let rounded = table.as_elements().to_f32();
+        if rounded.iter().any(|x| !x.is_finite()) {
+            let got = "too large for f16".to_owned();
+            return Err(Error::Unsupported {
+                what: "a codeword",
+                got,
+                supported: "f32 and bf16 for this codebook",
+            });
+        }
+        let half_norms = half_norms(&rounded, cholesky, head_dim);
         Ok(Self { head_dim, codes, table, center, cholesky: cholesky.to_vec(), half_norms })
     }
 

@@ -85,6 +85,21 @@ impl<'a> Rows<'a> {
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The rows from `first` on, none if there are not that many.
+    pub fn from(&self, first: usize) -> Self {
+        let row = 2 * row_width(self.head_dim);
+        let first = first.min(self.len());
+        let elements = self.elements.range(first * row..self.elements.len());
+        Self { elements: elements.unwrap_or(self.elements), head_dim: self.head_dim }
+    }
+
+    /// The rows before `end`, all if there are not that many.
+    pub fn before(&self, end: usize) -> Self {
+        let row = 2 * row_width(self.head_dim);
+        let elements = self.elements.range(0..end.min(self.len()) * row);
+        Self { elements: elements.unwrap_or(self.elements), head_dim: self.head_dim }
+    }
 }
 
 /// The KV rows of one kv head, growing with the sequence.
@@ -150,6 +165,11 @@ impl KvRows {
         }
         self.len += tokens;
         Ok(())
+    }
+
+    /// Forgets the tokens from position `tokens` on, keeping their memory.
+    pub fn truncate(&mut self, tokens: usize) {
+        self.len = self.len.min(tokens);
     }
 
     /// The rows stored so far.

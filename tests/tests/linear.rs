@@ -1,0 +1,146 @@
+//! Weight products against the reference.
+
+use a2ats_kernel::{Dtype, Kernels, linear::Matrix};
+use a2ats_tests::{
+    backends::on_every_backend,
+    inputs::{
+        Guarded, Noise, ROUNDING, Stored, assert_close, config, dtypes, fitting, lengths, magnitudes, offsets,
+        query_precision, rounded, row_counts,
+    },
+    reference::{linear::matmul, to_f64},
+};
+use proptest::{prelude::*, sample::select};
+
+/// Of Σ|w·x|: f32 sums, whose errors are random and so grow with the root of their number, and how the backend sees x.
+fn tolerance(kernels: &dyn Kernels, dtype: Dtype, cols: usize) -> f64 {
+    ROUNDING * (2.0 + 0.5 * (cols as f64).sqrt()) + query_precision(kernels, dtype)
+}
+
+/// `[n, rows]` as the reference has it to `[rows, n]` as the kernels do.
+fn transposed(x: &[f64], rows: usize, n: usize) -> Vec<f64> {
+    (0..rows * n).map(|i| x[i % n * rows + i / n]).collect()
+}
+
+fn absolute(x: &[f64]) -> Vec<f64> {
+    x.iter().map(|x| x.abs()).collect()
+}
+
+fn check_product(dtype: Dtype, rows: usize, cols: usize, weights: &[f32], inputs: &[f32], offset: usize) {
+    let n = inputs.len() / cols;
+    let (w, x) = (to_f64(&rounded(dtype, weights)), to_f64(inputs));
+    let want = transposed(&matmul(&w, rows, cols, &x, n), rows, n);
+    let magnitudes = transposed(&matmul(&absolute(&w), rows, cols, &absolute(&x), n), rows, n);
+    let stored = Stored::new(dtype, weights, offset);
+    let matrix = Matrix::new(stored.elements(), rows, cols).unwrap();
+    on_every_backend(|kernels| {
+        let mut got = Guarded::new(&vec![f32::NAN; rows * n], offset);
+        kernels.product(matrix, &Guarded::new(inputs, 15 - offset), &mut got).unwrap();
+        let what = format!("{} {dtype} [{rows}, {cols}] x {n}", kernels.name());
+        assert_close(&what, &got, &want, &magnitudes, tolerance(kernels, dtype, cols));
+    });
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn products_are_close_to_the_reference(
+        (rows, cols, n) in (row_counts(), prop_oneof![1 => 1_usize..=3, 4 => lengths()], 1_usize..=13),
+        (dtype, offset) in (dtypes(), offsets()),
+        (magnitude, input_magnitude) in (magnitudes(), magnitudes()),
+        seed in any::<u64>(),
+    ) {
+        let mut noise = Noise::new(seed);
+        let weights = noise.vector(rows * cols, fitting(dtype, magnitude));
+        let inputs = noise.vector(n * cols, input_magnitude);
+        check_product(dtype, rows, cols, &weights, &inputs, offset);
+    }
+
+    #[test]
+    fn products_of_long_rows_are_close_to_the_reference(
+        (rows, cols) in (1_usize..=9, select(vec![1023_usize, 1024, 1025, 1055, 2047, 2048, 2050, 3100])),
+        (dtype, offset, n) in (dtypes(), offsets(), 1_usize..=11),
+        seed in any::<u64>(),
+    ) {
+        let mut noise = Noise::new(seed);
+        let (weights, inputs) = (noise.vector(rows * cols, 0.1), noise.vector(n * cols, 1.0));
+        check_product(dtype, rows, cols, &weights, &inputs, offset);
+    }
+
+    #[test]
+    fn products_of_whole_numbers_are_exact(
+        (rows, cols, n) in (1_usize..=70, lengths(), 1_usize..=7),
+        (dtype, seed) in (dtypes(), any::<u64>()),
+    ) {
+        let mut noise = Noise::new(seed);
+        let (weights, inputs) = (noise.whole_numbers(rows * cols, 8), noise.whole_numbers(n * cols, 300));
+        let want = transposed(&matmul(&to_f64(&weights), rows, cols, &to_f64(&inputs), n), rows, n);
+        let stored = Stored::new(dtype, &weights, 1);
+        on_every_backend(|kernels| {
+            let mut got = vec![0.0; rows * n];
+            kernels.product(Matrix::new(stored.elements(), rows, cols).unwrap(), &inputs, &mut got).unwrap();
+            assert_eq!(to_f64(&got), want, "{}", kernels.name());
+        });
+    }
+
+    #[test]
+    fn panels_of_64_rows_give_the_bits_of_the_whole(
+        (rows, cols, n) in (row_counts(), lengths(), 1_usize..=9),
+        (dtype, seed) in (dtypes(), any::<u64>()),
+    ) {
+        let mut noise = Noise::new(seed);
+        let stored = Stored::new(dtype, &noise.vector(rows * cols, 1.0), 0);
+        let inputs = noise.vector(n * cols, 1.0);
+        let matrix = Matrix::new(stored.elements(), rows, cols).unwrap();
+        let cut = 64 * noise.below(rows.div_ceil(64) + 1);
+        on_every_backend(|kernels| {
+            let (mut whole, mut parts) = (vec![0.0; rows * n], vec![0.0; rows * n]);
+            kernels.product(matrix, &inputs, &mut whole).unwrap();
+            let (head, tail) = parts.split_at_mut(cut.min(rows) * n);
+            kernels.product(matrix.row_range(0..cut), &inputs, head).unwrap();
+            kernels.product(matrix.row_range(cut..usize::MAX), &inputs, tail).unwrap();
+            assert_eq!(whole, parts, "{}", kernels.name());
+        });
+    }
+
+    #[test]
+    fn row_ranges_are_the_rows_inside(rows in 0_usize..=9, start in 0_usize..=11, end in 0_usize..=11) {
+        let cols = 3;
+        let elements: Vec<f32> = (0..rows * cols).map(|x| x as f32).collect();
+        let stored = Stored::new(Dtype::F32, &elements, 0);
+        let part = Matrix::new(stored.elements(), rows, cols).unwrap().row_range(start..end);
+        let (start, end) = (start.min(end).min(rows), end.min(rows));
+        prop_assert_eq!((part.rows(), part.cols()), (end.saturating_sub(start), cols));
+        prop_assert_eq!(part.elements().to_f32(), &elements[start * cols..end.max(start) * cols]);
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_are_errors_and_change_nothing(
+        (rows, cols, n) in (0_usize..6, 0_usize..6, 0_usize..4),
+        (elements, inputs, outputs) in (0_usize..6, 0_usize..6, 0_usize..6),
+        right in any::<[bool; 3]>(),
+    ) {
+        let given = |right: bool, needed: usize, other: usize| if right { needed } else { other };
+        let weights = Stored::new(Dtype::F32, &vec![1.0; given(right[0], rows * cols, elements)], 0);
+        let matrix = Matrix::new(weights.elements(), rows, cols);
+        prop_assert_eq!(matrix.is_ok(), weights.elements().len() == rows * cols);
+        let Ok(matrix) = matrix else { return Ok(()) };
+        let inputs = vec![1.0; given(right[1], n * cols, inputs)];
+        let n = inputs.len().checked_div(cols).unwrap_or(0);
+        let outputs = given(right[2], n * rows, outputs);
+        on_every_backend(|kernels| {
+            let mut out = Guarded::new(&vec![-1.0; outputs], 2);
+            let done = kernels.product(matrix, &inputs, &mut out);
+            assert_eq!(done.is_ok(), inputs.len() == n * cols && outputs == n * rows, "{done:?}");
+            assert!(out.iter().all(|&x| x == if done.is_ok() { cols as f32 } else { -1.0 }));
+        });
+    }
+}
+
+#[test]
+fn sizes_beyond_memory_are_errors() {
+    let stored = Stored::new(Dtype::F32, &[1.0; 6], 0);
+    for (rows, cols) in [(usize::MAX, 2), (2, usize::MAX), (usize::MAX, usize::MAX), (1 << 63, 2)] {
+        assert!(Matrix::new(stored.elements(), rows, cols).is_err(), "[{rows}, {cols}]");
+    }
+}
