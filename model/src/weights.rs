@@ -252,11 +252,6 @@ impl Tensors {
             ));
         };
         let path = &self.files[tensor.file].0;
-        if tensor.shape != shape {
-            let problem =
-                format!("tensor {name} has shape {:?} where the model needs {shape:?}", tensor.shape);
-            return Err(Error::file(path, problem, "config.json and weights must be of the same model"));
-        }
         let dtype = match tensor.dtype {
             safetensors::Dtype::F32 => Dtype::F32,
             safetensors::Dtype::F16 => Dtype::F16,
@@ -270,6 +265,11 @@ impl Tensors {
                 ));
             }
         };
+        if tensor.shape != shape {
+            let problem =
+                format!("tensor {name} has shape {:?} where the model needs {shape:?}", tensor.shape);
+            return Err(Error::file(path, problem, "config.json and weights must be of the same model"));
+        }
         let (file, bytes) = (tensor.file, tensor.bytes.clone());
         if Elements::from_bytes(dtype, &self.files[file].1[bytes.clone()]).is_some() {
             return Ok((file, bytes, dtype));

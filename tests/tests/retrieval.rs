@@ -94,6 +94,30 @@ proptest! {
     }
 
     #[test]
+    fn an_index_cut_short_retrieves_as_if_it_never_had_more(
+        (codes, group, levels, sparsity) in (1_usize..=20, groups(), 0_usize..=10, sparsities()),
+        (tokens, cut, more) in (0_usize..=200, 0_usize..=210, 0_usize..=90),
+        (chosen, seed) in (any::<bool>(), any::<u64>()),
+    ) {
+        let mut noise = Noise::new(seed);
+        let mut index = HeadIndex::new(codes, sparsity).unwrap();
+        index.append(&noise.codes(tokens, codes));
+        let scores = scores(&mut noise, codes, group, levels);
+        if chosen {
+            assert_chosen(&mut index, sparsity, &scores, group);
+        }
+        let before = index.codes().to_vec();
+        let left = match index.truncate(cut) {
+            Ok(()) => cut.min(tokens),
+            Err(_) => tokens,
+        };
+        prop_assert!(left == cut.min(tokens) || chosen);
+        prop_assert_eq!(index.codes(), &before[..left]);
+        index.append(&noise.codes(more, codes));
+        assert_chosen(&mut index, sparsity, &scores, group);
+    }
+
+    #[test]
     fn any_take_equals_the_reference_where_positions_have_gaps(
         (codes, group, levels) in (1_usize..=12, groups(), 0_usize..=10),
         pieces in proptest::collection::vec((0_usize..=20, 0_usize..=60), 1..6),

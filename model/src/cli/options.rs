@@ -23,7 +23,7 @@ pub(super) struct ModelOptions {
     attention: Option<AttentionName>,
 
     /// Share of the context that each query head retrieves (the paper's top-k); 0 leaves window and sinks.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.03)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.03, allow_negative_numbers = true)]
     retrieve: f64,
 
     /// Last tokens that are always attended.
@@ -91,11 +91,11 @@ pub(super) struct SamplingArguments {
     pub(super) max_new_tokens: usize,
 
     /// Divides the logits; 0 always takes the most probable token.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f32,
 
     /// Keeps the most probable tokens that add up to this probability.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f32,
 
     /// Keeps this many of the most probable tokens; 0 keeps all.
@@ -103,11 +103,11 @@ pub(super) struct SamplingArguments {
     top_k: usize,
 
     /// Keeps tokens at least this probable relative to the most probable one.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     min_p: f32,
 
     /// Makes tokens that occurred before less probable; 1 does not.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     repetition_penalty: f32,
 
     /// Seed of the random numbers; matters with a temperature only.

@@ -1,0 +1,5 @@
+//! The `a2ats` command, run as its users run it.
+
+mod bad_input;
+mod common;
+mod usage;

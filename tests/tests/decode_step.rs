@@ -1,0 +1,273 @@
+//! Whole decode steps against the reference: retrieve, then attend.
+
+use a2ats_kernel::{
+    Codebook, Dtype, Kernels,
+    attention::{Partial, Selection},
+    decode::{ATTEND_CHUNK, Choice, HeadIndex, Sparsity, StepInput, StepScratch, choose_rows, decode_step},
+    kv::KvRows,
+};
+use a2ats_tests::{
+    backends::on_every_backend,
+    inputs::{Noise, ROUNDING, assert_close, config, dtypes, groups, head_dims, query_precision, rounded, unit_matrix},
+    reference::{
+        attention::attend,
+        codebook::Codebook as Reference,
+        retrieval::{Retrieved, retrieve},
+        to_f64,
+    },
+};
+use proptest::{prelude::*, sample::select};
+
+/// Of Σ w_j (|v_j| + |out|), for scores of a few units at most: as in attention, with the scores' share left out.
+fn tolerance(kernels: &dyn Kernels, dtype: Dtype) -> f64 {
+    12.0 * ROUNDING + query_precision(kernels, dtype)
+}
+
+/// One kv head's sequence, with everything that was put into it.
+struct Sequence {
+    book: Codebook,
+    rows: KvRows,
+    index: HeadIndex,
+    scratch: StepScratch,
+    sparsity: Sparsity,
+    dtype: Dtype,
+    group: usize,
+    rotated_keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+/// Projections of one token.
+#[derive(Clone)]
+struct Token {
+    queries: Vec<f32>,
+    windowed_queries: Vec<f32>,
+    key: Vec<f32>,
+    rotated_key: Vec<f32>,
+    value: Vec<f32>,
+}
+
+impl Token {
+    fn new(noise: &mut Noise, head_dim: usize, group: usize) -> Self {
+        Self {
+            queries: noise.vector(group * head_dim, 2.0),
+            windowed_queries: noise.whole_numbers(group * head_dim, 2),
+            key: noise.whole_numbers(head_dim, 3),
+            rotated_key: noise.vector(head_dim, 1.0),
+            value: noise.vector(head_dim, 1.0),
+        }
+    }
+
+    fn input(&self) -> StepInput<'_> {
+        let Self { queries, windowed_queries, key, rotated_key, value } = self;
+        StepInput { queries, windowed_queries, key, rotated_key, value }
+    }
+}
+
+impl Sequence {
+    fn new(book: Codebook, sparsity: Sparsity, dtype: Dtype, group: usize) -> Self {
+        let (rows, index) = (KvRows::new(dtype, book.head_dim(), 4), HeadIndex::new(book.codes(), sparsity));
+        let (rows, index, scratch) = (rows.unwrap(), index.unwrap(), StepScratch::default());
+        Self { book, rows, index, scratch, sparsity, dtype, group, rotated_keys: vec![], values: vec![] }
+    }
+
+    fn keep(&mut self, rotated_keys: &[f32], values: &[f32]) {
+        self.rotated_keys.extend(rounded(self.dtype, rotated_keys));
+        self.values.extend(rounded(self.dtype, values));
+    }
+
+    /// What prefill leaves behind.
+    fn prefill(&mut self, kernels: &dyn Kernels, noise: &mut Noise, tokens: usize) -> Vec<f32> {
+        let d = self.book.head_dim();
+        let (keys, mut codes) = (noise.whole_numbers(tokens * d, 3), vec![0; tokens]);
+        let (rotated_keys, values) = (noise.vector(tokens * d, 1.0), noise.vector(tokens * d, 1.0));
+        kernels.encode(&self.book, &keys, &mut codes).unwrap();
+        self.rows.append(&rotated_keys, &values).unwrap();
+        self.index.append(&codes);
+        self.keep(&rotated_keys, &values);
+        keys
+    }
+
+    fn step(&mut self, kernels: &dyn Kernels, token: &Token, scale: f32) -> (Choice, Vec<f32>) {
+        let mut out = vec![f32::NAN; token.queries.len()];
+        let Self { book, rows, index, scratch, .. } = self;
+        let choice = decode_step(kernels, book, rows, index, &token.input(), scale, scratch, &mut out).unwrap();
+        self.keep(&token.rotated_key, &token.value);
+        (choice, out)
+    }
+
+    /// Scores as a step sees them, and what the reference retrieves with those.
+    fn retrieved_by_these_scores(&self, kernels: &dyn Kernels, token: &Token) -> Retrieved {
+        let mut scores = vec![0.0; self.book.codes() * self.group];
+        let newest = Some(&token.key[..]);
+        kernels.codeword_scores(&self.book, &token.windowed_queries, newest, &mut scores).unwrap();
+        let of_head = |head: usize| to_f64(&scores).into_iter().skip(head).step_by(self.group).collect();
+        self.retrieved(&(0..self.group).map(of_head).collect::<Vec<_>>())
+    }
+
+    fn retrieved(&self, scores: &[Vec<f64>]) -> Retrieved {
+        let codes: Vec<usize> = self.index.codes().iter().map(|&code| code.into()).collect();
+        let Sparsity { retrieve: share, window, sinks } = self.sparsity;
+        retrieve(scores, &codes, codes.len(), share, window, sinks)
+    }
+
+    fn assert_step(&self, kernels: &dyn Kernels, want: &Retrieved, token: &Token, choice: Choice, out: &[f32], scale: f32) {
+        let mut positions = self.scratch.positions().to_vec();
+        positions.sort_unstable();
+        let attended: Vec<u32> = (0..).zip(&want.attended).filter(|(_, attended)| **attended).map(|(i, _)| i).collect();
+        assert_eq!(positions, attended, "{}", kernels.name());
+        let picked = want.picked.iter().filter(|picked| **picked).count();
+        assert_eq!(choice, Choice { tokens: self.rows.len(), attended: attended.len(), picked });
+
+        let (d, scale) = (self.book.head_dim(), f64::from(scale));
+        let (keys, values) = (to_f64(&self.rotated_keys), to_f64(&self.values));
+        let of = |values: &[f64]| attend(&to_f64(&token.queries), &keys, values, d, scale, &want.attended);
+        let exact = of(&values);
+        let sizes = of(&values.iter().map(|x| x.abs()).collect::<Vec<_>>());
+        let magnitudes: Vec<f64> = exact.iter().zip(sizes).map(|(x, size)| x.abs() + size).collect();
+        assert_close(kernels.name(), out, &exact, &magnitudes, tolerance(kernels, self.dtype));
+    }
+}
+
+/// Whole codewords in pairs of opposites, many of them the same: their mean is zero, and scores tie.
+fn opposites(noise: &mut Noise, pairs: usize, head_dim: usize) -> Vec<f32> {
+    let kinds = noise.whole_numbers((1 + pairs / 2) * head_dim, 2);
+    let pair = |pair: usize| &kinds[pair / 2 * head_dim..][..head_dim];
+    (0..pairs).flat_map(|i| [1.0, -1.0].map(|sign| pair(i).iter().map(|x| sign * x).collect::<Vec<_>>()).concat()).collect()
+}
+
+fn sparsities() -> impl Strategy<Value = Sparsity> {
+    let share = prop_oneof![select(vec![0.0, 0.03, 0.2, 1.0, 1.5]), 0.0..0.5_f64];
+    (share, 1_usize..=70, 0_usize..=10).prop_map(|(retrieve, window, sinks)| Sparsity { retrieve, window, sinks })
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn steps_of_whole_numbers_choose_what_the_reference_chooses(
+        (prompt, steps, group, head_dim) in (0_usize..=200, 1_usize..=4, groups(), head_dims()),
+        (pairs, sparsity) in (1_usize..=20, sparsities()),
+        (dtype, codeword_dtype, seed) in (dtypes(), dtypes(), any::<u64>()),
+    ) {
+        let scale = 0.3 / (head_dim as f32).sqrt();
+        on_every_backend(|kernels| {
+            let mut noise = Noise::new(seed);
+            let codewords = opposites(&mut noise, pairs, head_dim);
+            let unit = unit_matrix(head_dim);
+            let book = Codebook::new(&codewords, &unit, head_dim, codeword_dtype).unwrap();
+            let reference = Reference {
+                codes: 2 * pairs,
+                head_dim,
+                codewords: to_f64(&codewords),
+                cholesky: to_f64(&unit),
+            };
+            let mut sequence = Sequence::new(book, sparsity, dtype, group);
+            let mut keys = sequence.prefill(kernels, &mut noise, prompt);
+            for _ in 0..steps {
+                let token = Token::new(&mut noise, head_dim, group);
+                let (choice, out) = sequence.step(kernels, &token, scale);
+                keys.extend(&token.key);
+                let codes: Vec<usize> = sequence.index.codes().iter().map(|&code| code.into()).collect();
+                assert_eq!(codes, reference.encode_all(&to_f64(&keys)), "{}", kernels.name());
+                let windowed = to_f64(&token.windowed_queries);
+                let scores: Vec<Vec<f64>> = windowed.chunks_exact(head_dim).map(|q| reference.scores(q)).collect();
+                sequence.assert_step(kernels, &sequence.retrieved(&scores), &token, choice, &out, scale);
+            }
+        });
+    }
+
+    #[test]
+    fn steps_of_any_numbers_choose_by_their_scores(
+        (prompt, group, head_dim) in (0_usize..=150, groups(), head_dims()),
+        (codes, sparsity) in (1_usize..=150, sparsities()),
+        (dtype, codeword_dtype, seed) in (dtypes(), dtypes(), any::<u64>()),
+    ) {
+        let scale = 0.3 / (head_dim as f32).sqrt();
+        on_every_backend(|kernels| {
+            let mut noise = Noise::new(seed);
+            let codewords = noise.vector(codes * head_dim, 1.0);
+            let book = Codebook::new(&codewords, &noise.cholesky(head_dim), head_dim, codeword_dtype).unwrap();
+            let mut sequence = Sequence::new(book, sparsity, dtype, group);
+            sequence.prefill(kernels, &mut noise, prompt);
+            let mut token = Token::new(&mut noise, head_dim, group);
+            token.windowed_queries = noise.vector(group * head_dim, 1.0);
+            let (choice, out) = sequence.step(kernels, &token, scale);
+            let want = sequence.retrieved_by_these_scores(kernels, &token);
+            sequence.assert_step(kernels, &want, &token, choice, &out, scale);
+        });
+    }
+
+    #[test]
+    fn a_step_that_does_not_fit_is_an_error_and_leaves_rows_and_codes_alike(
+        (group, other_group) in (0_usize..=18, 0_usize..=18),
+        lengths in (0_usize..=40, 0_usize..=40, 0_usize..=40, 0_usize..=300),
+        right in any::<[bool; 5]>(),
+    ) {
+        let head_dim = 16;
+        let given = |right: bool, needed: usize, other: usize| vec![1.0; if right { needed } else { other }];
+        let token = Token {
+            queries: given(right[0], group * head_dim, other_group * head_dim),
+            windowed_queries: vec![1.0; group * head_dim],
+            key: given(right[1], head_dim, lengths.0),
+            rotated_key: given(right[2], head_dim, lengths.1),
+            value: given(right[3], head_dim, lengths.2),
+        };
+        on_every_backend(|kernels| {
+            let book = Codebook::new(&[0.5; 32], &unit_matrix(head_dim), head_dim, Dtype::F32).unwrap();
+            let mut rows = KvRows::new(Dtype::F32, head_dim, 1).unwrap();
+            let mut index = HeadIndex::new(2, Sparsity::default()).unwrap();
+            let mut out = given(right[4], group * head_dim, lengths.3);
+            let fits = (1..=16).contains(&group)
+                && token.queries.len() == out.len()
+                && (1..=16).contains(&(out.len() / head_dim))
+                && [&token.key, &token.rotated_key, &token.value].iter().all(|x| x.len() == head_dim);
+            let before = out.clone();
+            let mut scratch = StepScratch::default();
+            let done = decode_step(kernels, &book, &mut rows, &mut index, &token.input(), 1.0, &mut scratch, &mut out);
+            assert_eq!(done.is_ok(), fits, "{done:?}");
+            assert!(done.is_ok() || out == before);
+            assert_eq!(rows.len(), index.codes().len());
+            assert!(rows.len() == 1 || done.is_err());
+        });
+    }
+}
+
+#[test]
+fn a_step_of_many_chunks_is_close_to_the_reference_and_its_parts_give_its_bits() {
+    let (head_dim, group, scale) = (32, 3, 0.1);
+    let sparsity = Sparsity { retrieve: 0.3, window: 1500, sinks: 600 };
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        on_every_backend(|kernels| {
+            let mut noise = Noise::new(11);
+            let codewords = opposites(&mut noise, 40, head_dim);
+            let book = Codebook::new(&codewords, &unit_matrix(head_dim), head_dim, dtype).unwrap();
+            let mut sequence = Sequence::new(book, sparsity, dtype, group);
+            sequence.prefill(kernels, &mut noise, 3499);
+            let token = Token::new(&mut noise, head_dim, group);
+            let mut index = sequence.index.clone();
+            let (choice, out) = sequence.step(kernels, &token, scale);
+            assert!(choice.attended > 2 * ATTEND_CHUNK, "{choice:?}");
+            let want = sequence.retrieved_by_these_scores(kernels, &token);
+            sequence.assert_step(kernels, &want, &token, choice, &out, scale);
+
+            let (mut rows, mut scratch) = (KvRows::new(dtype, head_dim, 1).unwrap(), StepScratch::default());
+            let past = ..3499 * head_dim;
+            rows.append(&sequence.rotated_keys[past], &sequence.values[past]).unwrap();
+            let again = choose_rows(kernels, &sequence.book, &mut rows, &mut index, &token.input(), &mut scratch);
+            assert_eq!(again.unwrap(), choice);
+            let parts = scratch.positions().chunks(ATTEND_CHUNK).map(|positions| {
+                let mut part = Partial::default();
+                let selection = Selection::Positions(positions);
+                kernels.attend(rows.rows(), &selection, &token.queries, scale, &mut part).unwrap();
+                part
+            });
+            let whole = parts.reduce(|mut whole, part| {
+                whole.merge(&part).unwrap();
+                whole
+            });
+            let mut of_parts = vec![0.0; out.len()];
+            whole.unwrap().finish(&mut of_parts).unwrap();
+            assert_eq!(of_parts, out, "{}", kernels.name());
+        });
+    }
+}

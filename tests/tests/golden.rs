@@ -1,0 +1,104 @@
+//! Recorded runs of the published code through the model, on every backend and on any number of threads.
+
+use a2ats_kernel::{Dtype, Kernels, decode::Sparsity};
+use a2ats_model::{Attention, Codebooks, Llama, Session};
+use a2ats_tests::{
+    backends::on_every_backend,
+    golden::{Golden, case},
+    replay::{Storage, replay},
+};
+use std::ops::ControlFlow;
+
+/// What the published code computed in f32 may differ from f32 here, dense: the order of sums.
+const DENSE: f64 = 1e-4;
+
+/// The same sparse, with bf16 rows: their rounding, 2^−9 of every key and value.
+const BF16_ROWS: f64 = 5e-2;
+
+/// The share of keys that must get the recorded code: near ties go either way.
+const CODES: f64 = 0.9999;
+
+/// By how much the mean share of picked tokens may differ: one code in ten thousand.
+const UNION: f64 = 1e-4;
+
+/// Replays a case with rows in f32 and in bf16. `sparse` is what logits of sparse steps may differ by: a near tie that
+/// goes the other way exchanges a token, and the random models attend sharply.
+fn check(name: &str, sparse: f64) {
+    let golden = Golden::load(&case(name)).unwrap();
+    on_every_backend(|kernels| {
+        for kv in [Dtype::F32, Dtype::Bf16] {
+            let outcome = replay(&golden, kernels, Storage { kv, codewords: Dtype::F32 }).unwrap();
+            println!("{name}: {outcome:?}");
+            let exact = kv == Dtype::F32;
+            assert!(outcome.relative_logit_error <= if exact { sparse } else { BF16_ROWS }, "{outcome:?}");
+            assert!(outcome.dense_relative_logit_error <= if exact { DENSE } else { BF16_ROWS }, "{outcome:?}");
+            assert!(outcome.code_agreement >= CODES, "{outcome:?}");
+            if exact {
+                assert_eq!(outcome.argmax_agreement, 1.0, "{outcome:?}");
+                let union_error = (outcome.union_fraction - outcome.expected_union_fraction).abs();
+                assert!(union_error <= UNION, "{outcome:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn demo_ledger_replays() {
+    check("demo-ledger", 1e-4);
+}
+
+#[test]
+fn gqa4_d128_f16_replays() {
+    check("gqa4-d128-f16", 1e-3);
+}
+
+#[test]
+fn gqa4_d64_replays() {
+    check("gqa4-d64", 1e-2);
+}
+
+#[test]
+fn mha_d32_tied_replays() {
+    check("mha-d32-tied", 1e-3);
+}
+
+/// The logits of a prompt of some tokens of demo-ledger and of four steps after it, on `threads` threads.
+fn logits(kernels: &'static dyn Kernels, attention: Attention, prompt: usize, threads: usize) -> Vec<f32> {
+    let golden = Golden::load(&case("demo-ledger")).unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| {
+        let model = Llama::open(&golden.folder, kernels).unwrap();
+        let file = golden.folder.join("codebooks_reference.safetensors");
+        let books = Codebooks::open(&file, &model, Dtype::F16).unwrap();
+        let mut session = Session::new(&model, Some(&books), attention, Dtype::Bf16, prompt + 4).unwrap();
+        let prefilled = session.prefill(&golden.prompt[..prompt], |_| ControlFlow::Continue(()));
+        let mut logits = prefilled.unwrap().unwrap();
+        for &id in &golden.prompt[prompt..prompt + 4] {
+            logits.extend(session.decode(id).unwrap());
+        }
+        logits
+    })
+}
+
+fn assert_same_bits_on_any_number_of_threads(attention: Attention, prompt: usize) {
+    on_every_backend(|kernels| {
+        let alone = logits(kernels, attention, prompt, 1);
+        for threads in [2, 5] {
+            let together = logits(kernels, attention, prompt, threads);
+            let same = alone.iter().zip(&together).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same && alone.len() == together.len(), "{} on {threads} threads", kernels.name());
+        }
+    });
+}
+
+#[test]
+fn sparse_steps_give_the_same_bits_on_any_number_of_threads() {
+    assert_same_bits_on_any_number_of_threads(Attention::A2ats(Sparsity::default()), 300);
+}
+
+#[test]
+fn steps_of_several_chunks_give_the_same_bits_on_any_number_of_threads() {
+    assert_same_bits_on_any_number_of_threads(Attention::Dense, 1300);
+    let many = Sparsity { retrieve: 0.85, ..Sparsity::default() };
+    assert_same_bits_on_any_number_of_threads(Attention::A2ats(many), 1300);
+}
