@@ -12,7 +12,7 @@ use crate::{
 };
 use std::fmt;
 
-/// The kernel table of one instruction set. Implemented for every [`Simd`] there is, and for nothing else.
+/// The kernel table of one instruction set. Implemented for every `Simd` there is, and for nothing else.
 ///
 /// Each method checks its shapes, then runs one coarse kernel compiled for the instruction set: one indirect call
 /// per kernel, none per dot product. Methods have no state and may run on any number of threads at once.

@@ -59,6 +59,7 @@
 //! }
 //! # Ok::<(), a2ats_kernel::Error>(())
 //! ```
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod arch;
 pub mod attention;

@@ -1,4 +1,5 @@
 //! Llamas from Hugging Face folders on a CPU, with dense prefill and retrieval-based sparse decoding.
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod cache;
 pub mod codebooks;

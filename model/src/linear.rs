@@ -19,11 +19,16 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// Reads `name.weight`, `[rows, cols]`, and `name.bias` if the checkpoint has one.
-    pub(crate) fn load(tensors: &mut Tensors, name: &str, rows: usize, cols: usize) -> Result<Self> {
+    /// Reads `name.weight`, `[rows, cols]`, and `name.bias` if there is to be one.
+    pub(crate) fn load(
+        tensors: &mut Tensors,
+        name: &str,
+        rows: usize,
+        cols: usize,
+        bias: bool,
+    ) -> Result<Self> {
         let weight = tensors.matrix_handle(&format!("{name}.weight"), rows, cols)?;
-        let bias_name = format!("{name}.bias");
-        let bias = if tensors.contains(&bias_name) { Some(tensors.vector(&bias_name, rows)?) } else { None };
+        let bias = bias.then(|| tensors.vector(&format!("{name}.bias"), rows)).transpose()?;
         Ok(Self { weight, bias })
     }
 

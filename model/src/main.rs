@@ -1,4 +1,5 @@
 //! The `a2ats` command.
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod cli;
 

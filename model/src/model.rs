@@ -49,7 +49,7 @@ impl Llama {
         let output = if config.tie_word_embeddings || !tensors.contains("lm_head.weight") {
             Linear::without_bias(embedding.clone())
         } else {
-            Linear::load(&mut tensors, "lm_head", config.vocab_size, hidden)?
+            Linear::load(&mut tensors, "lm_head", config.vocab_size, hidden, false)?
         };
         let frequencies = config.rope_frequencies();
         Ok(Self { config, kernels, tensors, layers, embedding, final_norm, output, frequencies })
@@ -152,13 +152,13 @@ fn load_layer(tensors: &mut Tensors, config: &Config, layer: usize) -> Result<La
     let name = |part: &str| format!("model.layers.{layer}.{part}");
     Ok(Layer {
         input_norm: tensors.vector(&name("input_layernorm.weight"), hidden)?,
-        query: Linear::load(tensors, &name("self_attn.q_proj"), queries, hidden)?,
-        key: Linear::load(tensors, &name("self_attn.k_proj"), keys, hidden)?,
-        value: Linear::load(tensors, &name("self_attn.v_proj"), keys, hidden)?,
-        output: Linear::load(tensors, &name("self_attn.o_proj"), hidden, queries)?,
+        query: Linear::load(tensors, &name("self_attn.q_proj"), queries, hidden, config.attention_bias)?,
+        key: Linear::load(tensors, &name("self_attn.k_proj"), keys, hidden, config.attention_bias)?,
+        value: Linear::load(tensors, &name("self_attn.v_proj"), keys, hidden, config.attention_bias)?,
+        output: Linear::load(tensors, &name("self_attn.o_proj"), hidden, queries, config.attention_bias)?,
         post_attention_norm: tensors.vector(&name("post_attention_layernorm.weight"), hidden)?,
-        gate: Linear::load(tensors, &name("mlp.gate_proj"), inner, hidden)?,
-        up: Linear::load(tensors, &name("mlp.up_proj"), inner, hidden)?,
-        down: Linear::load(tensors, &name("mlp.down_proj"), hidden, inner)?,
+        gate: Linear::load(tensors, &name("mlp.gate_proj"), inner, hidden, config.mlp_bias)?,
+        up: Linear::load(tensors, &name("mlp.up_proj"), inner, hidden, config.mlp_bias)?,
+        down: Linear::load(tensors, &name("mlp.down_proj"), hidden, inner, config.mlp_bias)?,
     })
 }

@@ -52,7 +52,8 @@ impl Golden {
     pub fn load(folder: &Path) -> Result<Self, String> {
         let file = folder.join("reference.json");
         let text = std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-        let parameters = serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+        let parameters =
+            serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", file.display()))?;
         let file = folder.join("expected.safetensors");
         let bytes = std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         let wrong = |what: String| format!("{}: {what}", file.display());
@@ -71,9 +72,15 @@ impl Golden {
             let data = tensor.data();
             match tensor.dtype() {
                 Dtype::I64 => Ok(data.as_chunks().0.iter().map(|word| i64::from_le_bytes(*word)).collect()),
-                Dtype::I32 => Ok(data.as_chunks().0.iter().map(|word| i32::from_le_bytes(*word).into()).collect()),
-                Dtype::I16 => Ok(data.as_chunks().0.iter().map(|word| i16::from_le_bytes(*word).into()).collect()),
-                Dtype::U16 => Ok(data.as_chunks().0.iter().map(|word| u16::from_le_bytes(*word).into()).collect()),
+                Dtype::I32 => {
+                    Ok(data.as_chunks().0.iter().map(|word| i32::from_le_bytes(*word).into()).collect())
+                }
+                Dtype::I16 => {
+                    Ok(data.as_chunks().0.iter().map(|word| i16::from_le_bytes(*word).into()).collect())
+                }
+                Dtype::U16 => {
+                    Ok(data.as_chunks().0.iter().map(|word| u16::from_le_bytes(*word).into()).collect())
+                }
                 other => Err(wrong(format!("{name} is {other:?}, not an integer type"))),
             }
         };

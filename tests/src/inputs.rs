@@ -170,7 +170,10 @@ pub struct Guarded {
 impl Guarded {
     /// `values`, `offset` elements into a buffer.
     pub fn new(values: &[f32], offset: usize) -> Self {
-        Self { all: between_guards(values.iter().copied(), f32::NAN, offset), inside: offset..offset + values.len() }
+        Self {
+            all: between_guards(values.iter().copied(), f32::NAN, offset),
+            inside: offset..offset + values.len(),
+        }
     }
 }
 
@@ -191,7 +194,10 @@ impl DerefMut for Guarded {
 impl Drop for Guarded {
     fn drop(&mut self) {
         let outside = self.all[..self.inside.start].iter().chain(&self.all[self.inside.end..]);
-        assert!(std::thread::panicking() || outside.into_iter().all(|x| x.is_nan()), "written outside the slice");
+        assert!(
+            std::thread::panicking() || outside.into_iter().all(|x| x.is_nan()),
+            "written outside the slice"
+        );
     }
 }
 

@@ -49,21 +49,28 @@ struct Run {
 ///
 /// # Errors
 /// If the folder's model or codebooks cannot be used.
-pub fn replay(golden: &Golden, kernels: &'static dyn Kernels, storage: Storage) -> a2ats_model::Result<Outcome> {
+pub fn replay(
+    golden: &Golden,
+    kernels: &'static dyn Kernels,
+    storage: Storage,
+) -> a2ats_model::Result<Outcome> {
     let model = Llama::open(&golden.folder, kernels)?;
     let file = golden.folder.join("codebooks_reference.safetensors");
     let books = Codebooks::open(&file, &model, storage.codewords)?;
     let parameters = &golden.parameters;
-    let sparsity = Sparsity { retrieve: parameters.top_k, window: parameters.window, sinks: parameters.sinks };
+    let sparsity =
+        Sparsity { retrieve: parameters.top_k, window: parameters.window, sinks: parameters.sinks };
     let sparse = run(golden, &model, &books, Attention::A2ats(sparsity), storage.kv)?;
     let dense = run(golden, &model, &books, Attention::Dense, storage.kv)?;
 
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let vocabulary = golden.logits.len() / golden.generated.len();
-    let best = |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(id, _)| id as u32);
+    let best =
+        |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(id, _)| id as u32);
     let rows = sparse.logits.chunks_exact(vocabulary).zip(&golden.generated);
     let agreeing = rows.filter(|(row, id)| best(row) == Some(**id)).count();
-    let same_codes = sparse.codes.iter().zip(&golden.codes).filter(|(got, want)| i64::from(**got) == **want).count();
+    let same_codes =
+        sparse.codes.iter().zip(&golden.codes).filter(|(got, want)| i64::from(**got) == **want).count();
     let expected: Vec<f64> = golden.union_fraction.iter().map(|&x| f64::from(x)).collect();
     Ok(Outcome {
         backend: kernels.name().to_owned(),

@@ -9,7 +9,7 @@ use a2ats_tests::{
     backends::on_every_backend,
     inputs::{
         Guarded, Noise, ROUNDING, Stored, assert_close, config, dtypes, fitting, groups, head_dims, offsets,
-        query_precision, row_counts, rounded,
+        query_precision, rounded, row_counts,
     },
     reference::{attention::attend, to_f64},
 };
@@ -18,7 +18,8 @@ use proptest::{prelude::*, sample::select};
 /// Of the terms of [`Want::add`]: f32 sums over a head and over the rows (random errors, so by their roots), e^x, and
 /// how the backend sees the query.
 fn tolerance(kernels: &dyn Kernels, dtype: Dtype, head_dim: usize, rows: usize) -> f64 {
-    ROUNDING * (3.0 + 0.1 * ((head_dim as f64).sqrt() + (rows as f64).sqrt())) + query_precision(kernels, dtype)
+    ROUNDING * (3.0 + 0.1 * ((head_dim as f64).sqrt() + (rows as f64).sqrt()))
+        + query_precision(kernels, dtype)
 }
 
 /// What the reference gives, and per element the sum of what rounding errors come from.
@@ -82,10 +83,20 @@ struct Magnitudes {
 
 /// Magnitudes whose scores stay within some hundreds, scale included: larger ones leave f32 no bits after the point.
 fn sizes() -> impl Strategy<Value = Magnitudes> {
-    let scores = select(vec![(1.0_f32, 1.0_f32), (1.0, 1.0), (8.0, 1.0), (20.0, 3.0), (1e-15, 1e15), (1e20, 1e-20), (0.0, 1.0), (1e-30, 1.0)]);
+    let scores = select(vec![
+        (1.0_f32, 1.0_f32),
+        (1.0, 1.0),
+        (8.0, 1.0),
+        (20.0, 3.0),
+        (1e-15, 1e15),
+        (1e20, 1e-20),
+        (0.0, 1.0),
+        (1e-30, 1.0),
+    ]);
     let values = select(vec![1.0_f32, 1.0, 1e15, 1e-30, 0.0]);
-    (scores, values, prop_oneof![3 => Just(false), 1 => Just(true)])
-        .prop_map(|((queries, keys), values, constant_keys)| Magnitudes { queries, keys, values, constant_keys })
+    (scores, values, prop_oneof![3 => Just(false), 1 => Just(true)]).prop_map(
+        |((queries, keys), values, constant_keys)| Magnitudes { queries, keys, values, constant_keys },
+    )
 }
 
 fn scale_of(head_dim: usize) -> f32 {
@@ -323,9 +334,17 @@ fn rows_of_other_sizes_are_errors() {
         assert!(Rows::new(Stored::new(Dtype::F32, &[], 0).elements(), head_dim).is_err(), "{head_dim}");
     }
     let stored = Stored::new(Dtype::F16, &[1.0; 128], 0);
-    let (one_too_long, two) = (Rows::new(stored.elements(), 20).unwrap(), Rows::new(stored.elements(), 18).unwrap());
+    let (one_too_long, two) =
+        (Rows::new(stored.elements(), 20).unwrap(), Rows::new(stored.elements(), 18).unwrap());
     on_every_backend(|kernels| {
-        let request = Causal { past: Some(one_too_long), rows: two, first: 0, group: 1, queries: &[1.0; 18], scale: 1.0 };
+        let request = Causal {
+            past: Some(one_too_long),
+            rows: two,
+            first: 0,
+            group: 1,
+            queries: &[1.0; 18],
+            scale: 1.0,
+        };
         assert!(kernels.attend_causal(&request, &mut [0.0; 18]).is_err());
     });
     for len in [1, 32, 63, 65, 127] {

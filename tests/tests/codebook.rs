@@ -4,8 +4,8 @@ use a2ats_kernel::{Codebook, Dtype, Kernels};
 use a2ats_tests::{
     backends::on_every_backend,
     inputs::{
-        Guarded, Noise, ROUNDING, assert_close, config, dtypes, fitting, groups, head_dims, magnitudes, offsets,
-        query_precision, rounded, unit_matrix,
+        Guarded, Noise, ROUNDING, assert_close, config, dtypes, fitting, groups, head_dims, magnitudes,
+        offsets, query_precision, rounded, unit_matrix,
     },
     reference::{codebook::Codebook as Reference, to_f64},
 };
@@ -46,7 +46,10 @@ impl Case {
         let center = to_f64(book.center());
         let centered: Vec<f64> = match dtype {
             Dtype::F32 => less(&to_f64(codewords), &center),
-            _ => to_f64(&rounded(dtype, &less(&to_f64(codewords), &center).iter().map(|&x| x as f32).collect::<Vec<_>>())),
+            _ => to_f64(&rounded(
+                dtype,
+                &less(&to_f64(codewords), &center).iter().map(|&x| x as f32).collect::<Vec<_>>(),
+            )),
         };
         let codewords = centered.iter().enumerate().map(|(i, x)| x + center[i % head_dim]).collect();
         let reference = Reference { codes, head_dim, codewords, cholesky: to_f64(cholesky) };
@@ -98,7 +101,13 @@ fn less(x: &[f64], center: &[f64]) -> Vec<f64> {
 }
 
 /// Codewords with a common part `shift` times as large as what tells them apart.
-fn codewords(noise: &mut Noise, codes: usize, head_dim: usize, magnitude: f32, shift: f32) -> (Vec<f32>, Vec<f32>) {
+fn codewords(
+    noise: &mut Noise,
+    codes: usize,
+    head_dim: usize,
+    magnitude: f32,
+    shift: f32,
+) -> (Vec<f32>, Vec<f32>) {
     let common = noise.vector(head_dim, magnitude * shift);
     let own = noise.vector(codes * head_dim, magnitude);
     (own.iter().enumerate().map(|(i, x)| x + common[i % head_dim]).collect(), common)
@@ -112,7 +121,9 @@ fn whole_codewords(noise: &mut Noise, pairs: usize, head_dim: usize, few: bool) 
     let mut rows: Vec<Vec<f32>> = Vec::new();
     for pair in 0..pairs {
         let kind = &own[pair % kinds * head_dim..][..head_dim];
-        rows.extend([1.0, -1.0].map(|sign| kind.iter().zip(&common).map(|(x, common)| common + sign * x).collect()));
+        rows.extend(
+            [1.0, -1.0].map(|sign| kind.iter().zip(&common).map(|(x, common)| common + sign * x).collect()),
+        );
     }
     noise.shuffle(&mut rows);
     rows.concat()

@@ -8,7 +8,10 @@ use a2ats_kernel::{
 };
 use a2ats_tests::{
     backends::on_every_backend,
-    inputs::{Noise, ROUNDING, assert_close, config, dtypes, groups, head_dims, query_precision, rounded, unit_matrix},
+    inputs::{
+        Noise, ROUNDING, assert_close, config, dtypes, groups, head_dims, query_precision, rounded,
+        unit_matrix,
+    },
     reference::{
         attention::attend,
         codebook::Codebook as Reference,
@@ -90,7 +93,8 @@ impl Sequence {
     fn step(&mut self, kernels: &dyn Kernels, token: &Token, scale: f32) -> (Choice, Vec<f32>) {
         let mut out = vec![f32::NAN; token.queries.len()];
         let Self { book, rows, index, scratch, .. } = self;
-        let choice = decode_step(kernels, book, rows, index, &token.input(), scale, scratch, &mut out).unwrap();
+        let choice =
+            decode_step(kernels, book, rows, index, &token.input(), scale, scratch, &mut out).unwrap();
         self.keep(&token.rotated_key, &token.value);
         (choice, out)
     }
@@ -110,10 +114,19 @@ impl Sequence {
         retrieve(scores, &codes, codes.len(), share, window, sinks)
     }
 
-    fn assert_step(&self, kernels: &dyn Kernels, want: &Retrieved, token: &Token, choice: Choice, out: &[f32], scale: f32) {
+    fn assert_step(
+        &self,
+        kernels: &dyn Kernels,
+        want: &Retrieved,
+        token: &Token,
+        choice: Choice,
+        out: &[f32],
+        scale: f32,
+    ) {
         let mut positions = self.scratch.positions().to_vec();
         positions.sort_unstable();
-        let attended: Vec<u32> = (0..).zip(&want.attended).filter(|(_, attended)| **attended).map(|(i, _)| i).collect();
+        let attended: Vec<u32> =
+            (0..).zip(&want.attended).filter(|(_, attended)| **attended).map(|(i, _)| i).collect();
         assert_eq!(positions, attended, "{}", kernels.name());
         let picked = want.picked.iter().filter(|picked| **picked).count();
         assert_eq!(choice, Choice { tokens: self.rows.len(), attended: attended.len(), picked });
@@ -132,12 +145,18 @@ impl Sequence {
 fn opposites(noise: &mut Noise, pairs: usize, head_dim: usize) -> Vec<f32> {
     let kinds = noise.whole_numbers((1 + pairs / 2) * head_dim, 2);
     let pair = |pair: usize| &kinds[pair / 2 * head_dim..][..head_dim];
-    (0..pairs).flat_map(|i| [1.0, -1.0].map(|sign| pair(i).iter().map(|x| sign * x).collect::<Vec<_>>()).concat()).collect()
+    (0..pairs)
+        .flat_map(|i| [1.0, -1.0].map(|sign| pair(i).iter().map(|x| sign * x).collect::<Vec<_>>()).concat())
+        .collect()
 }
 
 fn sparsities() -> impl Strategy<Value = Sparsity> {
     let share = prop_oneof![select(vec![0.0, 0.03, 0.2, 1.0, 1.5]), 0.0..0.5_f64];
-    (share, 1_usize..=70, 0_usize..=10).prop_map(|(retrieve, window, sinks)| Sparsity { retrieve, window, sinks })
+    (share, 1_usize..=70, 0_usize..=10).prop_map(|(retrieve, window, sinks)| Sparsity {
+        retrieve,
+        window,
+        sinks,
+    })
 }
 
 proptest! {
@@ -253,7 +272,8 @@ fn a_step_of_many_chunks_is_close_to_the_reference_and_its_parts_give_its_bits()
             let (mut rows, mut scratch) = (KvRows::new(dtype, head_dim, 1).unwrap(), StepScratch::default());
             let past = ..3499 * head_dim;
             rows.append(&sequence.rotated_keys[past], &sequence.values[past]).unwrap();
-            let again = choose_rows(kernels, &sequence.book, &mut rows, &mut index, &token.input(), &mut scratch);
+            let again =
+                choose_rows(kernels, &sequence.book, &mut rows, &mut index, &token.input(), &mut scratch);
             assert_eq!(again.unwrap(), choice);
             let parts = scratch.positions().chunks(ATTEND_CHUNK).map(|positions| {
                 let mut part = Partial::default();

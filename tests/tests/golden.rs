@@ -31,7 +31,10 @@ fn check(name: &str, sparse: f64) {
             println!("{name}: {outcome:?}");
             let exact = kv == Dtype::F32;
             assert!(outcome.relative_logit_error <= if exact { sparse } else { BF16_ROWS }, "{outcome:?}");
-            assert!(outcome.dense_relative_logit_error <= if exact { DENSE } else { BF16_ROWS }, "{outcome:?}");
+            assert!(
+                outcome.dense_relative_logit_error <= if exact { DENSE } else { BF16_ROWS },
+                "{outcome:?}"
+            );
             assert!(outcome.code_agreement >= CODES, "{outcome:?}");
             if exact {
                 assert_eq!(outcome.argmax_agreement, 1.0, "{outcome:?}");

@@ -51,7 +51,10 @@ fn other_names_are_errors_that_say_what_would_work() {
 fn the_best_backend_is_chosen_unless_the_variable_names_one() {
     let chosen = select().map(|kernels| kernels.name()).map_err(|error| error.to_string());
     match std::env::var(ISA_VARIABLE) {
-        Ok(name) => assert_eq!(chosen, by_name(&name).map(|kernels| kernels.name()).map_err(|error| error.to_string())),
+        Ok(name) => assert_eq!(
+            chosen,
+            by_name(&name).map(|kernels| kernels.name()).map_err(|error| error.to_string())
+        ),
         Err(_) => assert_eq!(chosen.as_deref(), Ok(available_names()[0])),
     }
 }

@@ -4,8 +4,8 @@ use a2ats_kernel::{Dtype, Kernels, linear::Matrix};
 use a2ats_tests::{
     backends::on_every_backend,
     inputs::{
-        Guarded, Noise, ROUNDING, Stored, assert_close, config, dtypes, fitting, lengths, magnitudes, offsets,
-        query_precision, rounded, row_counts,
+        Guarded, Noise, ROUNDING, Stored, assert_close, config, dtypes, fitting, lengths, magnitudes,
+        offsets, query_precision, rounded, row_counts,
     },
     reference::{linear::matmul, to_f64},
 };

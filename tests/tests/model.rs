@@ -68,7 +68,20 @@ fn tinies() -> impl Strategy<Value = Tiny> {
     let flags = (dtypes(), any::<[bool; 3]>(), prop_oneof![Just(None), (1.0..8.0).prop_map(Some)]);
     (sizes, heads, flags).prop_map(|(sizes, heads, (dtype, [tied, biases, sharded], rope_factor))| {
         let ((hidden, inner, kv_heads, group), (head_dim, vocabulary, codes)) = (sizes, heads);
-        Tiny { hidden, inner, kv_heads, group, head_dim, vocabulary, codes, dtype, tied, biases, sharded, rope_factor }
+        Tiny {
+            hidden,
+            inner,
+            kv_heads,
+            group,
+            head_dim,
+            vocabulary,
+            codes,
+            dtype,
+            tied,
+            biases,
+            sharded,
+            rope_factor,
+        }
     })
 }
 
@@ -164,7 +177,8 @@ impl Tiny {
             let part = weights.iter().enumerate().filter(|(i, _)| i % 2 == half).map(|(_, tensor)| tensor);
             write_tensors(part, self.dtype, None, &folder.join(shard(half)));
         }
-        let map: HashMap<&String, String> = weights.keys().enumerate().map(|(i, name)| (name, shard(i))).collect();
+        let map: HashMap<&String, String> =
+            weights.keys().enumerate().map(|(i, name)| (name, shard(i))).collect();
         let index = serde_json::json!({ "metadata": {}, "weight_map": map });
         fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
     }
@@ -190,7 +204,8 @@ impl Tiny {
             let parts = [part("codebook"), part("cholesky"), part("inv_cholesky")];
             ReferenceBook::from_cholesky_space(&parts[0], &parts[1], &parts[2], self.codes, self.head_dim)
         };
-        let books = (0..LAYERS).map(|layer| (0..self.kv_heads).map(|head| book(layer, head)).collect()).collect();
+        let books =
+            (0..LAYERS).map(|layer| (0..self.kv_heads).map(|head| book(layer, head)).collect()).collect();
         Reference::new(shape, values, &shapes, Some(books))
     }
 }
@@ -214,7 +229,9 @@ fn write_tensors<'a>(
         Dtype::Bf16 => safetensors::Dtype::BF16,
     };
     let parts: Vec<_> = tensors.map(|(name, tensor)| (name, &tensor.shape, bytes(&tensor.values))).collect();
-    let views = parts.iter().map(|(name, shape, bytes)| (name, TensorView::new(dtype, shape.to_vec(), bytes).unwrap()));
+    let views = parts
+        .iter()
+        .map(|(name, shape, bytes)| (name, TensorView::new(dtype, shape.to_vec(), bytes).unwrap()));
     serialize_to_file(views, metadata, file).unwrap();
 }
 

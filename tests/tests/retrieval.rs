@@ -21,7 +21,14 @@ fn scores(noise: &mut Noise, codes: usize, group: usize, levels: usize) -> Vec<f
 }
 
 /// What the reference retrieves for the same scores.
-fn reference(scores: &[f32], group: usize, codes: &[u16], share: f64, window: usize, sinks: usize) -> Retrieved {
+fn reference(
+    scores: &[f32],
+    group: usize,
+    codes: &[u16],
+    share: f64,
+    window: usize,
+    sinks: usize,
+) -> Retrieved {
     let of_head = |head| scores.iter().skip(head).step_by(group).map(|&x| f64::from(x)).collect();
     let heads: Vec<Vec<f64>> = (0..group).map(of_head).collect();
     let codes: Vec<usize> = codes.iter().map(|&code| code.into()).collect();

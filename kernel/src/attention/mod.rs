@@ -14,7 +14,7 @@
 //! hundred or so; it grows with the size of the scores, as f32 scores do. The BF16 instructions see a query as the
 //! sum of two bf16 numbers (16 significant bits): 1e-4.
 //!
-//! How it is done: blocks of 64 rows; per block first all scores (tiles of [`crate::dots`]), then the softmax terms,
+//! How it is done: blocks of 64 rows; per block first all scores (tiles of `dots.rs`), then the softmax terms,
 //! then the values, whose sums stay in registers over the 64 rows. Rows are prefetched into L2 a dozen ahead:
 //! prefetching into L1 (10–14 GB/s on one Zen 4 core against 18–20) runs into the limit of outstanding L1 misses.
 
