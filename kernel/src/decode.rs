@@ -92,11 +92,11 @@ impl HeadIndex {
     /// Forgets the tokens from position `tokens` on.
     ///
     /// # Errors
-    /// If a decode step has already indexed some of them; nothing is forgotten then.
+    /// If tokens that a decode step has indexed would be gone, or back in the window; nothing is forgotten then.
     pub fn truncate(&mut self, tokens: usize) -> Result<()> {
         let indexed = self.index.next_position();
-        if tokens < indexed {
-            let need = format!("tokens up to {indexed} have left the window and stay");
+        if !self.index.is_empty() && tokens < indexed.saturating_add(self.sparsity.window) {
+            let need = format!("tokens before {indexed} have left the window and stay so");
             return Err(Error::Position { position: tokens, need });
         }
         self.codes.truncate(tokens);

@@ -64,7 +64,7 @@ pub(crate) fn check_attend(rows: &Rows<'_>, selection: &Selection<'_>, queries: 
     check_group(group)?;
     expect_len("queries", queries.len(), group * rows.head_dim())?;
     let end = match selection {
-        Selection::Range(range) => range.end,
+        Selection::Range(range) => range.end.max(range.start),
         Selection::Positions(positions) => positions.iter().max().map_or(0, |&last| last as usize + 1),
     };
     if end > rows.len() {
@@ -107,7 +107,7 @@ fn attend_typed<S: Simd, T: Element>(
     let stride = 2 * row_width(rows.head_dim());
     let set = match selection {
         Selection::Range(range) => {
-            let elements = &elements[range.start * stride..range.end * stride];
+            let elements = &elements[range.start * stride..range.end.max(range.start) * stride];
             RowSet { elements, stride, positions: None }
         }
         Selection::Positions(positions) => RowSet { elements, stride, positions: Some(positions) },

@@ -69,7 +69,7 @@ impl RetrievalIndex {
     /// If `first_position` is below what was added before, positions do not fit 32 bits, or a code is not among the
     /// codewords; nothing is added then.
     pub fn extend(&mut self, first_position: usize, codes: &[u16]) -> Result<()> {
-        let end = first_position + codes.len();
+        let end = first_position.saturating_add(codes.len());
         if first_position < self.next_position || u32::try_from(end).is_err() {
             let need =
                 format!("positions are added in ascending order from {} and below 2^32", self.next_position);
