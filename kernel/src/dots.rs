@@ -138,24 +138,19 @@ fn accumulate<S: Simd, T: Element, const R: usize, const H: usize>(
     }
 }
 
-/// Adds up the lanes of all sums, four registers at a time.
+/// Adds up the lanes of all sums, four registers at a time. The last four are filled up with zeros and not summed some
+/// other way: so a product has the same bits wherever in a tile it is computed, and equal codewords score equally.
 #[inline(always)]
 fn reduce<S: Simd, const R: usize, const H: usize>(s: S, sums: [[S::F32; H]; R]) -> [[f32; H]; R] {
     let mut out = [[0.0; H]; R];
-    let mut i = 0;
-    while i + 4 <= R * H {
+    for first in (0..R * H).step_by(4) {
         let mut four = [s.splat(0.0); 4];
-        for (j, sum) in four.iter_mut().enumerate() {
-            *sum = sums[(i + j) / H][(i + j) % H];
+        for (i, sum) in (first..R * H).zip(&mut four) {
+            *sum = sums[i / H][i % H];
         }
-        for (j, x) in s.reduce_add_4(four).into_iter().enumerate() {
-            out[(i + j) / H][(i + j) % H] = x;
+        for (i, x) in (first..R * H).zip(s.reduce_add_4(four)) {
+            out[i / H][i % H] = x;
         }
-        i += 4;
-    }
-    while i < R * H {
-        out[i / H][i % H] = s.reduce_add(sums[i / H][i % H]);
-        i += 1;
     }
     out
 }

@@ -57,7 +57,8 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     /// The largest lane.
     fn reduce_max(self, x: Self::F32) -> f32;
 
-    /// The sums of the lanes of four registers: cheaper together where shuffles can transpose.
+    /// The sums of the lanes of four registers, each added up in the same order: cheaper together where shuffles can
+    /// transpose.
     #[inline(always)]
     fn reduce_add_4(self, x: [Self::F32; 4]) -> [f32; 4] {
         let [a, b, c, d] = x;

@@ -101,7 +101,8 @@ impl<'m> Session<'m> {
     /// One decode step: takes the token just made and gives the logits of the next one.
     ///
     /// # Errors
-    /// For an id outside the vocabulary, a context that is full, and output that is not a number.
+    /// For an id outside the vocabulary and a context that is full, both before anything changes; for memory that runs
+    /// out and output that is not a number, after which the session is of no more use.
     pub fn decode(&mut self, id: u32) -> Result<Vec<f32>> {
         check_context(self.model, self.ids.len() + 1)?;
         let outcome = self.forward(&[id], true, |_| ControlFlow::Continue(()))?;

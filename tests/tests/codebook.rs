@@ -169,6 +169,30 @@ proptest! {
     }
 
     #[test]
+    fn equal_codewords_score_equally_wherever_they_stand(
+        (codes, copies, head_dim) in (1_usize..=20, 2_usize..=20, head_dims()),
+        (group, dtype, with_key, seed) in (groups(), dtypes(), any::<bool>(), any::<u64>()),
+    ) {
+        let mut noise = Noise::new(seed);
+        let codewords = noise.vector(codes * head_dim, 1.0).repeat(copies);
+        let (queries, key) = (noise.vector(group * head_dim, 1.0), noise.vector(head_dim, 1.0));
+        let book = Codebook::new(&codewords, &unit_matrix(head_dim), head_dim, dtype).unwrap();
+        on_every_backend(|kernels| {
+            let mut scores = vec![f32::NAN; copies * codes * group];
+            let newest = with_key.then_some(&key[..]);
+            let code = kernels.codeword_scores(&book, &queries, newest, &mut scores).unwrap();
+            let (first, others) = scores.split_at(codes * group);
+            for copy in others.chunks_exact(codes * group) {
+                assert_eq!(copy, first, "{} {dtype}", kernels.name());
+            }
+            assert!(code.is_none_or(|code| usize::from(code) < codes), "the lowest of equal codes");
+            let mut batch = [u16::MAX; 2];
+            kernels.encode(&book, &key.repeat(2), &mut batch).unwrap();
+            assert!(batch.iter().all(|&code| usize::from(code) < codes), "{batch:?}");
+        });
+    }
+
+    #[test]
     fn the_center_is_the_mean_codeword(
         (codes, head_dim, dtype) in (code_counts(), head_dims(), dtypes()),
         (magnitude, seed) in (magnitudes(), any::<u64>()),

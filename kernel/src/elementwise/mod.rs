@@ -153,7 +153,17 @@ pub(crate) fn softmax<S: Simd>(s: S, x: &mut [f32]) {
         #[inline(always)]
         |x| s.exp(s.sub(x, largest)),
     );
-    let factor = s.splat(1.0 / x.iter().sum::<f32>());
+    let mut total = s.splat(0.0);
+    for_each_register(
+        s,
+        x,
+        #[inline(always)]
+        |x| {
+            total = s.add(total, x);
+            x
+        },
+    );
+    let factor = s.splat(1.0 / s.reduce_add(total));
     for_each_register(
         s,
         x,

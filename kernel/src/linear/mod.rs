@@ -8,7 +8,7 @@
 //! | inputs | `[n, cols]` | f32 |
 //! | output | `[rows, n]`: so that work splits over rows into contiguous parts | f32 |
 //!
-//! Sums are f32, in an order that depends on the backend and on `cols` alone. Relative error below 1e-6·√cols of
+//! Sums are f32, in an order that depends on the backend, on `cols` and on whether there are more than five inputs. Relative error below 1e-6·√cols of
 //! Σ|w·x|; the BF16 instructions see inputs as the sum of two bf16 numbers (16 significant bits).
 //!
 //! One input reads every weight once, which is its whole cost. For many, inputs are cut into pieces of
