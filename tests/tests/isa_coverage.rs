@@ -6,6 +6,9 @@ use a2ats_tests::backends::{ALL, on_every_backend};
 /// Names of instruction sets, separated by commas, that this run must cover.
 const EXPECTED: &str = "A2ATS_EXPECT_ISA";
 
+/// If set, no others may be available: for emulated CPUs that lack instructions the program was built with.
+const NO_OTHERS: &str = "A2ATS_EXPECT_ONLY";
+
 fn available_names() -> Vec<&'static str> {
     available().into_iter().map(|kernels| kernels.name()).collect()
 }
@@ -18,6 +21,10 @@ fn every_expected_instruction_set_is_available() {
         assert!(ALL.contains(&name), "{EXPECTED} names {name:?}, which is no backend; there are {ALL:?}");
         let here = available_names();
         assert!(here.contains(&name), "{EXPECTED} names {name}, which is not available here; {here:?} are");
+    }
+    if std::env::var_os(NO_OTHERS).is_some() {
+        let named = |name: &&str| expected.split(',').any(|other| other.trim() == *name);
+        assert!(available_names().iter().all(named), "only {expected} may be available, but {:?} are", available_names());
     }
 }
 

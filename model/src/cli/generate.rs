@@ -25,8 +25,9 @@ use std::{
 
 /// Continue a prompt, or answer it.
 ///
-/// Reads the prompt densely, then makes tokens one by one, each attending to the sinks, the window and what retrieval
-/// finds. Text goes to standard output as it comes, a short report to standard error.
+/// Reads the prompt densely, then makes tokens one by one, each attending to the sinks,
+/// the window and what retrieval finds. Text goes to standard output as it comes, a short
+/// report to standard error.
 ///
 /// Examples:
 ///   a2ats generate
