@@ -3,7 +3,7 @@
 use a2ats_kernel::{Dtype, Kernels, decode::Sparsity};
 use a2ats_model::{Attention, Codebooks, Llama, Session};
 use a2ats_tests::{
-    backends::on_every_backend,
+    backends::on_backends_to_replay,
     golden::{Golden, case},
     replay::{Storage, replay},
 };
@@ -25,7 +25,7 @@ const UNION: f64 = 1e-4;
 /// goes the other way exchanges a token, and the random models attend sharply.
 fn check(name: &str, sparse: f64) {
     let golden = Golden::load(&case(name)).unwrap();
-    on_every_backend(|kernels| {
+    on_backends_to_replay(|kernels| {
         for kv in [Dtype::F32, Dtype::Bf16] {
             let outcome = replay(&golden, kernels, Storage { kv, codewords: Dtype::F32 }).unwrap();
             println!("{name}: {outcome:?}");
@@ -84,7 +84,7 @@ fn logits(kernels: &'static dyn Kernels, attention: Attention, prompt: usize, th
 }
 
 fn assert_same_bits_on_any_number_of_threads(attention: Attention, prompt: usize) {
-    on_every_backend(|kernels| {
+    on_backends_to_replay(|kernels| {
         let alone = logits(kernels, attention, prompt, 1);
         for threads in [2, 5] {
             let together = logits(kernels, attention, prompt, threads);

@@ -24,7 +24,11 @@ fn every_expected_instruction_set_is_available() {
     }
     if std::env::var_os(NO_OTHERS).is_some() {
         let named = |name: &&str| expected.split(',').any(|other| other.trim() == *name);
-        assert!(available_names().iter().all(named), "only {expected} may be available, but {:?} are", available_names());
+        assert!(
+            available_names().iter().all(named),
+            "only {expected} may be available, but {:?} are",
+            available_names()
+        );
     }
 }
 
