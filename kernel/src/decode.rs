@@ -7,7 +7,7 @@
 use crate::{
     Codebook, Kernels,
     attention::{Partial, Selection},
-    error::{Error, Result},
+    error::{Error, Result, expect_len},
     kv::KvRows,
     retrieval::{RetrievalIndex, RetrievalScratch},
 };
@@ -70,7 +70,8 @@ pub struct Choice {
     pub tokens: usize,
     /// Rows that the group attends: sinks, window and the retrieved ones.
     pub attended: usize,
-    /// Tokens in the union of the heads' picks, before sinks and window are added.
+    /// Tokens in the union of the heads' picks, before sinks and window are added. A head that is to take more than
+    /// there is to retrieve counts sinks and window tokens for the rest, as the published code's figure does.
     pub picked: usize,
 }
 
@@ -78,10 +79,10 @@ impl HeadIndex {
     /// An empty index for a codebook of `codes` codewords.
     ///
     /// # Errors
-    /// See [`Sparsity::check`].
+    /// See [`Sparsity::check`] and [`RetrievalIndex::new`].
     pub fn new(codes: usize, sparsity: Sparsity) -> Result<Self> {
         sparsity.check()?;
-        Ok(Self { sparsity, codes: Vec::new(), index: RetrievalIndex::new(codes) })
+        Ok(Self { sparsity, codes: Vec::new(), index: RetrievalIndex::new(codes)? })
     }
 
     /// Adds the codes of the newest tokens.
@@ -137,7 +138,6 @@ impl HeadIndex {
         self.index.retrieve(scores, group, take, scratch, positions)?;
         let retrieved = positions.len() - sinks;
         positions.extend(window as u32..tokens as u32);
-        // A head that takes more than there is to retrieve takes sinks and window tokens for the rest.
         let picked = if take > self.index.len() { take.min(tokens) } else { retrieved };
         Ok(Choice { tokens, attended: positions.len(), picked })
     }
@@ -177,8 +177,8 @@ impl StepScratch {
 /// Steps 1 to 3: appends the token, scores the codewords, finds the token's code, retrieves.
 ///
 /// # Errors
-/// If the shapes do not fit together or memory runs out. Rows and index then keep their length, or have grown by the
-/// token alike.
+/// If the shapes do not fit together or memory runs out. Rows and index then keep their length; if a code in the index
+/// is not among the codewords, both have grown by the token.
 pub fn choose_rows(
     kernels: &dyn Kernels,
     book: &Codebook,
@@ -187,7 +187,12 @@ pub fn choose_rows(
     input: &StepInput<'_>,
     scratch: &mut StepScratch,
 ) -> Result<Choice> {
-    let group = input.windowed_queries.len() / book.head_dim();
+    let head_dim = book.head_dim();
+    expect_len("head_dim of the rows", rows.head_dim(), head_dim)?;
+    expect_len("KV rows", rows.len(), index.codes().len())?;
+    expect_len("rotated key", input.rotated_key.len(), head_dim)?;
+    expect_len("value", input.value.len(), head_dim)?;
+    let group = input.windowed_queries.len() / head_dim;
     scratch.scores.resize(book.codes() * group, 0.0);
     let newest = Some(input.key);
     let code = kernels.codeword_scores(book, input.windowed_queries, newest, &mut scratch.scores)?;

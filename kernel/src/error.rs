@@ -1,6 +1,6 @@
 //! The one error type of the kernels: a request whose shapes or values do not fit together.
 
-/// Why a kernel refused its arguments. Nothing was computed and no state changed.
+/// Why a kernel refused its arguments. Nothing was computed and no state changed, unless a function says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -65,7 +65,8 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
         [self.reduce_add(a), self.reduce_add(b), self.reduce_add(c), self.reduce_add(d)]
     }
 
-    /// e^x; −inf gives 0. Error below 2 units in the last place, subnormal results may be off by more.
+    /// e^x; −inf gives 0. Error below 4 units in the last place; subnormal results may be off by two of the
+    /// smallest.
     #[inline(always)]
     fn exp(self, x: Self::F32) -> Self::F32 {
         // Beyond these bounds the result is 0 or infinite anyway.

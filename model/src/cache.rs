@@ -49,7 +49,7 @@ impl Cache {
     ///
     /// # Errors
     /// If the operating system refuses the address space or the sparsity makes no sense.
-    pub fn new(
+    pub(crate) fn new(
         config: &Config,
         attention: Attention,
         codes: &[usize],
@@ -99,16 +99,6 @@ impl Cache {
     pub fn codes(&self, layer: usize, kv_head: usize) -> &[u16] {
         self.layers[layer][kv_head].index.as_ref().map_or(&[], HeadIndex::codes)
     }
-
-    /// Bytes of KV rows in use, in all layers.
-    pub fn kv_bytes(&self) -> usize {
-        self.layers.iter().flatten().map(|head| head.rows.len() * head.rows.row_bytes()).sum()
-    }
-
-    /// Bytes of codes and posting lists in use, in all layers.
-    pub fn index_bytes(&self) -> usize {
-        self.layers.iter().flatten().filter_map(|head| head.index.as_ref()).map(HeadIndex::bytes).sum()
-    }
 }
 
 /// Bytes of KV rows that a context of `tokens` takes, in all layers.
@@ -117,8 +107,8 @@ pub fn kv_bytes(config: &Config, dtype: Dtype, tokens: usize) -> u128 {
     heads * row_bytes(dtype, config.head_dim) as u128 * tokens as u128
 }
 
-/// Bytes of codes and posting lists that a context of `tokens` takes, in all layers: two for the code, four for the
-/// position, up to as many again for positions added one by one.
+/// Bytes of codes and posting lists that a context of `tokens` takes, in all layers, about: two for the code, four for
+/// the position, as many again for positions added one by one, and the lists' heads.
 pub fn index_bytes(config: &Config, codes: usize, tokens: usize) -> u128 {
     let heads = (config.num_hidden_layers * config.num_key_value_heads) as u128;
     heads * (10 * tokens as u128 + 16 * codes as u128)

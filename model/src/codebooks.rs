@@ -14,7 +14,8 @@
 //! | `format` | `a2ats-codebooks` |
 //! | `format_version` | `1` |
 //! | `layers`, `kv_heads`, `head_dim` | the model's shape; must match |
-//! | `rope_theta` | must match |
+//! | `rope_theta` | a number; must match |
+//! | `rope_scaling` | `none`, `linear FACTOR`, or `llama3 FACTOR LOW HIGH ORIGINAL_POSITIONS`; must match |
 //! | `model_fingerprint` | [`fingerprint`] of the model; must match |
 //! | `relative_position` | the fixed position that queries are rotated to for scoring, 2048 as a rule |
 //! | `calibration` | JSON, free: how the file was made |
@@ -27,7 +28,7 @@
 //! model but its shape.
 
 use crate::{
-    config::Config,
+    config::{Config, RopeScaling},
     error::{Error, Result},
     model::Llama,
     weights::Tensors,
@@ -129,6 +130,11 @@ impl Codebooks {
         self.books.iter().map(|heads| heads[0].codes()).collect()
     }
 
+    /// Most codewords of a kv head in any layer.
+    pub fn most_codes(&self) -> usize {
+        self.codes().into_iter().max().unwrap_or(0)
+    }
+
     /// Storage type of the codewords in memory.
     pub fn dtype(&self) -> Dtype {
         self.books[0][0].dtype()
@@ -139,9 +145,34 @@ impl Codebooks {
         self.books.iter().flatten().map(Codebook::table_bytes).sum()
     }
 
+    /// Whether these are codebooks for a model of that shape.
+    pub(crate) fn fit(&self, config: &Config) -> bool {
+        let heads = |heads: &Vec<Codebook>| {
+            heads.len() == config.num_key_value_heads
+                && heads.iter().all(|book| book.head_dim() == config.head_dim)
+        };
+        self.books.len() == config.num_hidden_layers && self.books.iter().all(heads)
+    }
+
     /// The codebook of one kv head.
     pub fn of_head(&self, layer: usize, kv_head: usize) -> &Codebook {
         &self.books[layer][kv_head]
+    }
+}
+
+/// How `rope_scaling` is written in the metadata.
+pub fn rope_scaling_name(config: &Config) -> String {
+    match config.rope_scaling {
+        RopeScaling::Default => "none".to_owned(),
+        RopeScaling::Linear { factor } => format!("linear {factor}"),
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        } => {
+            format!("llama3 {factor} {low_freq_factor} {high_freq_factor} {original_max_position_embeddings}")
+        }
     }
 }
 
@@ -156,7 +187,7 @@ fn check_native(label: &Path, metadata: &HashMap<String, String>, model: &Llama)
         ("layers", config.num_hidden_layers.to_string()),
         ("kv_heads", config.num_key_value_heads.to_string()),
         ("head_dim", config.head_dim.to_string()),
-        ("rope_theta", config.rope_theta.to_string()),
+        ("rope_scaling", rope_scaling_name(config)),
         ("model_fingerprint", fingerprint(model)),
     ] {
         let got = metadata.get(key).map_or("none", String::as_str);
@@ -164,6 +195,12 @@ fn check_native(label: &Path, metadata: &HashMap<String, String>, model: &Llama)
             let problem = format!("was made for another model: its {key} is {got}, the model's is {want}");
             return Err(Error::file(label, problem, REMEDY));
         }
+    }
+    let theta = metadata.get("rope_theta").map_or("none", String::as_str);
+    if theta.parse() != Ok(config.rope_theta) {
+        let want = config.rope_theta;
+        let problem = format!("was made for another model: its rope_theta is {theta}, the model's is {want}");
+        return Err(Error::file(label, problem, REMEDY));
     }
     Ok(())
 }

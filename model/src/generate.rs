@@ -62,11 +62,11 @@ pub fn generate(
         if take(id)?.is_break() {
             return ended(ids, Stop::Interrupted, Some(id));
         }
-        if session.ids().len() >= limits.max_context {
-            return ended(ids, Stop::ContextFull, Some(id));
-        }
         if ids.len() == limits.max_new_tokens {
             return ended(ids, Stop::Length, Some(id));
+        }
+        if session.ids().len() >= limits.max_context {
+            return ended(ids, Stop::ContextFull, Some(id));
         }
         logits = session.decode(id)?;
     }

@@ -46,7 +46,7 @@ impl Llama {
             .collect::<Result<_>>()?;
         let embedding = tensors.matrix_handle("model.embed_tokens.weight", config.vocab_size, hidden)?;
         let final_norm = tensors.vector("model.norm.weight", hidden)?;
-        let output = if config.tie_word_embeddings || !tensors.contains("lm_head.weight") {
+        let output = if config.tie_word_embeddings {
             Linear::without_bias(embedding.clone())
         } else {
             Linear::load(&mut tensors, "lm_head", config.vocab_size, hidden, false)?
@@ -113,21 +113,23 @@ impl Llama {
         Ok(Some((self.logits(&x, cache.tokens)?, read)))
     }
 
+    /// Refuses ids outside the vocabulary.
+    pub(crate) fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        let size = self.embedding.rows();
+        match ids.iter().find(|&&id| id as usize >= size) {
+            None => Ok(()),
+            Some(id) => Err(Error::Usage(format!(
+                "token {id} is outside the model's vocabulary of {size}; tokenizer.json and the model must belong together"
+            ))),
+        }
+    }
+
     /// The embeddings of some tokens, `[n, hidden]`.
     fn embed(&self, ids: &[u32]) -> Result<Vec<f32>> {
+        self.check_ids(ids)?;
         let table = self.tensors.matrix(&self.embedding);
-        let mut x = Vec::with_capacity(ids.len() * self.config.hidden_size);
-        for &id in ids {
-            let row = id as usize;
-            if row >= table.rows() {
-                let size = table.rows();
-                return Err(Error::Usage(format!(
-                    "token {id} is outside the model's vocabulary of {size}; tokenizer.json and the model must belong together"
-                )));
-            }
-            x.extend(table.row_range(row..row + 1).elements().to_f32());
-        }
-        Ok(x)
+        let row = |&id: &u32| table.row_range(id as usize..id as usize + 1).elements().to_f32();
+        Ok(ids.iter().flat_map(row).collect())
     }
 
     fn logits(&self, x: &[f32], tokens: usize) -> Result<Vec<f32>> {

@@ -24,6 +24,10 @@ pub struct Session<'m> {
     ids: Vec<u32>,
     scratch: Scratch,
     read: ReadCount,
+    /// Tokens that memory was found to be there for.
+    room: usize,
+    /// Whether an error came out of the middle of a pass: layers may then hold different tokens.
+    broken: bool,
 }
 
 impl<'m> Session<'m> {
@@ -48,12 +52,16 @@ impl<'m> Session<'m> {
             }
             Attention::A2ats(_) => codebooks,
         };
+        if codebooks.is_some_and(|books| !books.fit(&model.config)) {
+            return Err(Error::Usage("the codebooks were opened for a model of another shape".to_owned()));
+        }
         check_context(model, tokens)?;
+        check_memory(model, dtype, tokens, codebooks)?;
         let codes = codebooks.map(Codebooks::codes).unwrap_or_default();
-        check_memory(model, dtype, tokens, codes.iter().copied().max().unwrap_or(0))?;
         let cache = Cache::new(&model.config, attention, &codes, dtype, tokens)?;
         let scratch = Scratch::new(model.config.num_key_value_heads, model.config.head_dim)?;
-        Ok(Self { model, codebooks, cache, ids: Vec::new(), scratch, read: ReadCount::default() })
+        let read = ReadCount::default();
+        Ok(Self { model, codebooks, cache, ids: Vec::new(), scratch, read, room: tokens, broken: false })
     }
 
     /// The tokens in the cache.
@@ -85,7 +93,7 @@ impl<'m> Session<'m> {
         if ids.is_empty() {
             return Err(Error::Usage("the prompt is empty; give at least one token".to_owned()));
         }
-        check_context(self.model, self.ids.len() + ids.len())?;
+        self.check(ids)?;
         let layers = self.model.layers.len();
         let mut logits = None;
         for (number, chunk) in ids.chunks(PREFILL_CHUNK).enumerate() {
@@ -104,11 +112,39 @@ impl<'m> Session<'m> {
     /// For an id outside the vocabulary and a context that is full, both before anything changes; for memory that runs
     /// out and output that is not a number, after which the session is of no more use.
     pub fn decode(&mut self, id: u32) -> Result<Vec<f32>> {
-        check_context(self.model, self.ids.len() + 1)?;
+        self.check(&[id])?;
         let outcome = self.forward(&[id], true, |_| ControlFlow::Continue(()))?;
         let (logits, read) = outcome.unwrap_or_default();
         self.read.absorb(&read);
         Ok(logits)
+    }
+
+    /// Forgets the tokens from position `tokens` on. Only what prefill added since the last decode step can be forgotten.
+    ///
+    /// # Errors
+    /// If decode steps have built on some of them.
+    pub fn rewind(&mut self, tokens: usize) -> Result<()> {
+        if tokens < self.ids.len() {
+            self.cache.truncate(tokens)?;
+            self.ids.truncate(tokens);
+        }
+        Ok(())
+    }
+
+    /// Refuses tokens before anything changes: those that are none, and more of them than model or memory allow.
+    fn check(&mut self, ids: &[u32]) -> Result<()> {
+        if self.broken {
+            return Err(Error::Usage("this session ended with an error; start a new one".to_owned()));
+        }
+        self.model.check_ids(ids)?;
+        let tokens = self.ids.len() + ids.len();
+        check_context(self.model, tokens)?;
+        if tokens > self.room {
+            let room = tokens.max(self.room + self.room / 2).min(longest_context(self.model));
+            check_memory(self.model, self.cache.dtype(), room - self.ids.len(), self.codebooks)?;
+            self.room = room;
+        }
+        Ok(())
     }
 
     fn forward(
@@ -118,7 +154,9 @@ impl<'m> Session<'m> {
         keep_on: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Option<(Vec<f32>, ReadCount)>> {
         let (cache, scratch) = (&mut self.cache, &mut self.scratch);
-        let outcome = self.model.forward(ids, cache, self.codebooks, decode, scratch, keep_on)?;
+        let outcome = self.model.forward(ids, cache, self.codebooks, decode, scratch, keep_on);
+        self.broken |= outcome.is_err();
+        let outcome = outcome?;
         if outcome.is_some() {
             self.ids.extend_from_slice(ids);
         }
@@ -152,11 +190,12 @@ fn check_context(model: &Llama, tokens: usize) -> Result<()> {
 }
 
 /// Refuses contexts whose cache would not fit the memory that is free now, where the system says how much that is.
-fn check_memory(model: &Llama, dtype: Dtype, tokens: usize, codes: usize) -> Result<()> {
-    let need = kv_bytes(&model.config, dtype, tokens) + index_bytes(&model.config, codes, tokens);
+fn check_memory(model: &Llama, dtype: Dtype, tokens: usize, codebooks: Option<&Codebooks>) -> Result<()> {
+    let index = |books: &Codebooks| index_bytes(&model.config, books.most_codes(), tokens);
+    let need = kv_bytes(&model.config, dtype, tokens) + codebooks.map_or(0, index);
     match available_memory() {
         Some(free) if need > u128::from(free) => Err(Error::TooLarge(format!(
-            "a context of {tokens} tokens takes {:.1} GiB of KV cache in {dtype} and {:.1} GiB of memory are free; \
+            "{tokens} tokens of context take {:.1} GiB of KV cache in {dtype} and {:.1} GiB of memory are free; \
              shorten the prompt or --max-new-tokens, or use --kv-dtype bf16",
             gib(need),
             gib(u128::from(free))

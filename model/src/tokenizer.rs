@@ -13,7 +13,6 @@ use crate::error::{Error, Result};
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     decoding: Decoding,
-    vocabulary_size: usize,
     file: PathBuf,
 }
 
@@ -56,9 +55,7 @@ impl Tokenizer {
         let decoding = decoding(inner.get_decoder()).map_err(|problem| {
             Error::file(label, problem, "use a tokenizer with a ByteLevel, Metaspace or ByteFallback decoder")
         })?;
-        let largest = inner.get_vocab(true).into_values().max();
-        let vocabulary_size = largest.map_or(0, |id| id as usize + 1);
-        let mut tokenizer = Self { inner, decoding, vocabulary_size, file: label.to_owned() };
+        let mut tokenizer = Self { inner, decoding, file: label.to_owned() };
         tokenizer.find_anchor()?;
         Ok(tokenizer)
     }
@@ -104,21 +101,6 @@ impl Tokenizer {
         }
     }
 
-    /// The largest token id plus one: the rows that the model's embedding must have at least.
-    pub fn vocabulary_size(&self) -> usize {
-        self.vocabulary_size
-    }
-
-    /// The id of a token, spelled as in the vocabulary.
-    pub fn id_of(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
-    }
-
-    /// A token's spelling in the vocabulary, such as `Ġthe` or `<s>`.
-    pub fn text_of(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
-    }
-
     /// The spelling of a token that has text: neither special nor unknown.
     fn piece(&self, id: u32) -> Option<String> {
         let special = |token: &String| self.inner.get_added_vocabulary().is_special_token(token);
@@ -127,7 +109,9 @@ impl Tokenizer {
 
     fn find_anchor(&mut self) -> Result<()> {
         let Decoding::Text { bytes, .. } = self.decoding else { return Ok(()) };
-        for id in 0..self.vocabulary_size as u32 {
+        let mut ids: Vec<u32> = self.inner.get_vocab(true).into_values().collect();
+        ids.sort_unstable();
+        for id in ids {
             if !self.decode(&[id])?.is_empty() {
                 self.decoding = Decoding::Text { bytes, anchor: Some(id) };
                 break;

@@ -1,7 +1,10 @@
 //! The native codebook format: read as documented, refused when it belongs to something else.
 
 use a2ats_kernel::{Dtype, Kernels, decode::Sparsity};
-use a2ats_model::{Attention, Codebooks, Llama, Session, codebooks::fingerprint};
+use a2ats_model::{
+    Attention, Codebooks, Llama, Session,
+    codebooks::{fingerprint, rope_scaling_name},
+};
 use a2ats_tests::golden::{Golden, case};
 use safetensors::{Dtype as TensorType, SafeTensors, tensor::TensorView};
 use std::{collections::HashMap, fs, ops::ControlFlow, path::PathBuf};
@@ -21,7 +24,8 @@ fn metadata(model: &Llama) -> HashMap<String, String> {
         ("layers", config.num_hidden_layers.to_string()),
         ("kv_heads", config.num_key_value_heads.to_string()),
         ("head_dim", config.head_dim.to_string()),
-        ("rope_theta", config.rope_theta.to_string()),
+        ("rope_theta", format!("{:?}", config.rope_theta)),
+        ("rope_scaling", rope_scaling_name(config)),
         ("model_fingerprint", fingerprint(model)),
         ("relative_position", "2048".to_owned()),
         ("calibration", "{}".to_owned()),
@@ -95,6 +99,8 @@ fn a_native_file_of_something_else_is_refused_with_what_differs() {
         ("kv_heads", "1"),
         ("head_dim", "64"),
         ("rope_theta", "1"),
+        ("rope_theta", "500k"),
+        ("rope_scaling", "linear 2"),
         ("model_fingerprint", "0000000000000000"),
         ("relative_position", "soon"),
     ] {

@@ -131,7 +131,7 @@ proptest! {
         (share, seed) in (prop_oneof![1 => Just(1.0), 3 => 0.0..1.2_f64], any::<u64>()),
     ) {
         let mut noise = Noise::new(seed);
-        let mut index = RetrievalIndex::new(codes);
+        let mut index = RetrievalIndex::new(codes).unwrap();
         let (mut all, mut at) = (Vec::new(), Vec::new());
         for (gap, len) in pieces {
             let first = index.next_position() + gap;
@@ -157,7 +157,7 @@ proptest! {
         (first, bad) in (prop_oneof![0_usize..=12, Just(u32::MAX as usize), Just(usize::MAX)], 0_u16..=9),
         fits in any::<bool>(),
     ) {
-        let mut index = RetrievalIndex::new(codes);
+        let mut index = RetrievalIndex::new(codes).unwrap();
         index.extend(2, &[0; 5]).unwrap();
         let extended = index.extend(first, &[0, bad]);
         let accepted = (7..1000).contains(&first) && usize::from(bad) < codes;
@@ -190,7 +190,7 @@ fn long_posting_lists_equal_the_reference() {
 
 #[test]
 fn the_highest_of_65536_codes_is_retrieved_first() {
-    let mut index = RetrievalIndex::new(1 << 16);
+    let mut index = RetrievalIndex::new(1 << 16).unwrap();
     index.extend(0, &[7, u16::MAX, 0, u16::MAX, 7]).unwrap();
     let mut scores = vec![0.0; 1 << 16];
     scores[usize::from(u16::MAX)] = 1.0;

@@ -159,7 +159,10 @@ const CAUSAL_TILE: usize = 40;
 pub(crate) fn attend_causal<S: Simd>(s: S, request: &Causal<'_>, out: &mut [f32]) {
     let Causal { past, rows, first, group, queries, scale } = *request;
     let head_dim = rows.head_dim();
-    let tile_positions = (CAUSAL_TILE / group).max(1);
+    let positions = queries.len() / (group * head_dim);
+    // Tiles of nearly equal size: each is a pass over the rows, and a tile of the last few positions costs a whole one.
+    let tiles = positions.div_ceil((CAUSAL_TILE / group).max(1)).max(1);
+    let tile_positions = positions.div_ceil(tiles).max(1);
     let tile_len = tile_positions * group * head_dim;
     let (mut earlier, mut recent) = (Partial::default(), Partial::default());
     for (t, (queries, out)) in queries.chunks(tile_len).zip(out.chunks_mut(tile_len)).enumerate() {

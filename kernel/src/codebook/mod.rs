@@ -32,7 +32,7 @@ pub(crate) use scores::scores;
 use crate::{
     dtype::{Dtype, Elements, OwnedElements},
     error::{Error, Result, expect_len},
-    kv::{check_group, check_head_dim, row_width},
+    kv::{check_codes, check_group, check_head_dim, row_width},
 };
 
 /// The codewords of one kv head of one layer, with what it takes to find the code of a key.
@@ -59,13 +59,7 @@ impl Codebook {
     pub fn new(codewords: &[f32], cholesky: &[f32], head_dim: usize, dtype: Dtype) -> Result<Self> {
         check_head_dim(head_dim)?;
         let codes = codewords.len() / head_dim;
-        if !(1..=1 << 16).contains(&codes) {
-            return Err(Error::Unsupported {
-                what: "codewords",
-                got: codes.to_string(),
-                supported: "1..=65536",
-            });
-        }
+        check_codes(codes)?;
         expect_len("codewords", codewords.len(), codes * head_dim)?;
         expect_len("cholesky factor", cholesky.len(), head_dim * head_dim)?;
         if let Some(bad) = codewords.iter().chain(cholesky).find(|x| !x.is_finite()) {
@@ -75,6 +69,12 @@ impl Codebook {
                 got,
                 supported: "finite numbers",
             });
+        }
+        let above_diagonal = |(i, row): (usize, &[f32])| row[i + 1..].iter().any(|&x| x != 0.0);
+        if cholesky.chunks_exact(head_dim).enumerate().any(above_diagonal) {
+            let got = "not lower triangular".to_owned();
+            let supported = "lower triangular factors L with H = L·Lᵀ";
+            return Err(Error::Unsupported { what: "the cholesky factor", got, supported });
         }
         let center = mean(codewords, head_dim);
         let width = row_width(head_dim);
@@ -86,15 +86,13 @@ impl Codebook {
         }
         let table = OwnedElements::round_from(dtype, table);
         let rounded = table.as_elements().to_f32();
-        if rounded.iter().any(|x| !x.is_finite()) {
-            let got = "too large for f16".to_owned();
-            return Err(Error::Unsupported {
-                what: "a codeword",
-                got,
-                supported: "f32 and bf16 for this codebook",
-            });
-        }
         let half_norms = half_norms(&rounded, cholesky, head_dim);
+        if rounded.iter().chain(&half_norms).any(|x| !x.is_finite()) {
+            let got = format!("too large for {dtype}");
+            let supported =
+                "numbers within the range of the storage type; f32 and bf16 reach further than f16";
+            return Err(Error::Unsupported { what: "a codeword", got, supported });
+        }
         Ok(Self { head_dim, codes, table, center, cholesky: cholesky.to_vec(), half_norms })
     }
 

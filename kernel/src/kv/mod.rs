@@ -42,6 +42,14 @@ pub(crate) fn check_group(group: usize) -> Result<()> {
     })
 }
 
+/// Checks a number of codewords: 1..=65536, so that a code fits 16 bits.
+pub(crate) fn check_codes(codes: usize) -> Result<()> {
+    if (1..=1 << 16).contains(&codes) {
+        return Ok(());
+    }
+    Err(Error::Unsupported { what: "codewords", got: codes.to_string(), supported: "1..=65536" })
+}
+
 /// The padded length of one half of a row.
 pub const fn row_width(head_dim: usize) -> usize {
     head_dim.next_multiple_of(ROW_ALIGN)

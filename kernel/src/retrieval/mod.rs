@@ -17,7 +17,7 @@ mod posting;
 mod select;
 
 use crate::error::{Error, Result, expect_len};
-use crate::kv::check_group;
+use crate::kv::{check_codes, check_group};
 use posting::PostingLists;
 use select::Selector;
 
@@ -39,8 +39,12 @@ pub struct RetrievalScratch {
 
 impl RetrievalIndex {
     /// An empty index over `codes` codewords.
-    pub fn new(codes: usize) -> Self {
-        Self { lists: PostingLists::new(codes), len: 0, next_position: 0 }
+    ///
+    /// # Errors
+    /// If there are not 1 to 65536 codewords.
+    pub fn new(codes: usize) -> Result<Self> {
+        check_codes(codes)?;
+        Ok(Self { lists: PostingLists::new(codes), len: 0, next_position: 0 })
     }
 
     /// How many tokens it holds.

@@ -45,7 +45,7 @@ struct Conversation<'m> {
     template: &'m ChatTemplate,
     session: Session<'m>,
     messages: Vec<Message>,
-    /// The text of the tokens in the session, and of those in `unread`.
+    /// The text of the tokens in the session and in `unread`.
     transcript: String,
     /// A token that was made but not yet passed through the model.
     unread: Option<u32>,
@@ -103,7 +103,11 @@ impl Chat {
         interrupt::clear();
         let answer = with_threads(self.model.threads, || self.answer(conversation, sampler))?;
         match answer {
-            Ok(text) => conversation.messages.push(message("assistant", text.trim())),
+            Ok(Some(text)) => conversation.messages.push(message("assistant", text.trim())),
+            Ok(None) => {
+                say("interrupted");
+                conversation.messages.pop();
+            }
             Err(error @ (Error::TooLarge(_) | Error::File { .. })) => {
                 super::output::say_error(&error);
                 conversation.messages.pop();
@@ -113,21 +117,29 @@ impl Chat {
         Ok(())
     }
 
-    fn answer(&self, conversation: &mut Conversation<'_>, sampler: &mut Sampler) -> Result<String> {
+    /// The answer to the last message; none if it was interrupted before it began.
+    fn answer(&self, conversation: &mut Conversation<'_>, sampler: &mut Sampler) -> Result<Option<String>> {
         let loaded = conversation.loaded;
         let prompt = conversation.template.render(&conversation.messages, true)?;
-        let ids = match prompt.strip_prefix(&conversation.transcript) {
-            Some(new) if !new.is_empty() => {
+        let new = unread_part(&prompt, &conversation.transcript);
+        let ids = match new {
+            Some(new) => {
                 let mut ids: Vec<u32> = conversation.unread.into_iter().collect();
                 ids.extend(loaded.tokenizer.encode(new, false)?);
                 ids
             }
-            // The template writes earlier turns differently now: read the whole conversation again.
-            _ => {
+            None => {
+                say(
+                    "the template writes earlier turns differently now: reading the whole conversation again",
+                );
+                let ids = loaded.tokenizer.encode(&prompt, false)?;
                 conversation.session = self.session(loaded)?;
-                loaded.tokenizer.encode(&prompt, false)?
+                conversation.transcript.clear();
+                conversation.unread = None;
+                ids
             }
         };
+        let before = conversation.session.ids().len();
         let mut progress = Progress::new(ids.len());
         let logits = conversation.session.prefill(&ids, |done| {
             progress.show(done);
@@ -135,11 +147,8 @@ impl Chat {
         })?;
         drop(progress);
         let Some(logits) = logits else {
-            // Half a prompt is in the cache: the next turn reads everything again.
-            conversation.transcript = "\0".to_owned();
-            conversation.unread = None;
-            say("interrupted");
-            return Ok(String::new());
+            conversation.session.rewind(before)?;
+            return Ok(None);
         };
         let mut stream = loaded.tokenizer.stream();
         let mut text = String::new();
@@ -163,6 +172,36 @@ impl Chat {
         }
         conversation.unread = generation.unread;
         conversation.transcript = prompt + &text;
-        Ok(text)
+        Ok(Some(text))
+    }
+}
+
+/// What of a prompt comes after a transcript, which may differ from the prompt's beginning in white space: templates
+/// trim what was said, and some tokenizers drop the space that an answer begins with. None if they differ otherwise, or
+/// nothing is left.
+fn unread_part<'p>(prompt: &'p str, transcript: &str) -> Option<&'p str> {
+    let mut rest = prompt;
+    for wanted in transcript.chars() {
+        if let Some(after) = rest.strip_prefix(wanted) {
+            rest = after;
+        } else if !wanted.is_whitespace() {
+            rest = rest.trim_start().strip_prefix(wanted)?;
+        }
+    }
+    (!rest.is_empty()).then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unread_part;
+
+    #[test]
+    fn a_transcript_is_found_in_the_prompt_but_for_white_space() {
+        assert_eq!(unread_part("[INST] a [/INST] Hi</s>[INST]", "[INST] a [/INST]Hi"), Some("</s>[INST]"));
+        assert_eq!(unread_part("user a\nbot Hi<end>user b", "user a\nbot Hi \n"), Some("<end>user b"));
+        assert_eq!(unread_part("abc", ""), Some("abc"));
+        assert_eq!(unread_part("abc", "abc"), None);
+        assert_eq!(unread_part("abd", "abc"), None);
+        assert_eq!(unread_part("ab", "abc"), None);
     }
 }

@@ -89,11 +89,13 @@ impl Generate {
     pub(super) fn run(&self) -> CommandResult {
         let sampler = Sampler::new(self.sampling.options())?;
         interrupt::listen()?;
-        let loaded = Loaded::new(&self.model)?;
-        let embedded = self.model.model.is_none();
-        let text = prompt::text(self.prompt.as_deref(), self.prompt_file.as_deref(), embedded)?;
-        let ids = prompt::tokens(&loaded, &text, self.system.as_deref(), self.chat)?;
-        let report = with_threads(self.model.threads, || self.answer(&loaded, sampler, &ids))??;
+        let report = with_threads(self.model.threads, || {
+            let loaded = Loaded::new(&self.model)?;
+            let embedded = self.model.model.is_none();
+            let text = prompt::text(self.prompt.as_deref(), self.prompt_file.as_deref(), embedded)?;
+            let ids = prompt::tokens(&loaded, &text, self.system.as_deref(), self.chat)?;
+            self.answer(&loaded, sampler, &ids)
+        })??;
         let interrupted = report.stop == Stop::Interrupted;
         if self.json {
             print_json(&report)?;

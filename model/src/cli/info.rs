@@ -82,8 +82,6 @@ impl Info {
         let (model, config) = (&loaded.model, loaded.model.config());
         let longest = longest_context(model);
         let context = self.context.unwrap_or(longest);
-        let codes = loaded.codebooks.as_ref().map(|books| books.codes());
-        let most_codes = codes.iter().flatten().copied().max();
         Facts {
             model: loaded.name.clone(),
             layers: config.num_hidden_layers,
@@ -110,7 +108,10 @@ impl Info {
             kv_dtype: self.model.kv_dtype.to_string(),
             context,
             kv_bytes: kv_bytes(config, self.model.kv_dtype, context),
-            index_bytes: most_codes.map_or(0, |codes| index_bytes(config, codes, context)),
+            index_bytes: loaded
+                .codebooks
+                .as_ref()
+                .map_or(0, |books| index_bytes(config, books.most_codes(), context)),
             memory_available: available_memory(),
         }
     }
@@ -142,7 +143,7 @@ fn describe(facts: &Facts) -> String {
     );
     line("fingerprint", facts.fingerprint.clone());
     match &facts.codebooks {
-        None => line("codebooks", "none: dense attention only".to_owned()),
+        None => line("codebooks", "none in use: dense attention".to_owned()),
         Some(books) => {
             let most = books.codewords.iter().max().copied().unwrap_or(0);
             line(
@@ -162,7 +163,7 @@ fn describe(facts: &Facts) -> String {
     line(
         "memory",
         format!(
-            "a context of {} tokens takes {} of KV rows in {} and up to {} of index; {} are free",
+            "a context of {} tokens takes {} of KV rows in {} and about {} of index; {} are free",
             facts.context,
             human_bytes(facts.kv_bytes as f64),
             facts.kv_dtype,

@@ -18,6 +18,11 @@ const HEAD_DIMS: std::ops::RangeInclusive<usize> = 16..=256;
 const CORRECT: &str = "correct it, or download the file again";
 const SUPPORTED: &str = "use a model whose model_type is \"llama\" or \"mistral\"";
 
+/// The window of a Mistral whose file does not mention one; null means none.
+fn mistral_window() -> Option<usize> {
+    Some(4096)
+}
+
 /// The keys of `config.json` that matter; every one optional, so that the error can say what is missing.
 #[derive(Deserialize)]
 #[serde(expecting = "a configuration object")]
@@ -41,6 +46,7 @@ struct RawConfig {
     mlp_bias: Option<bool>,
     hidden_act: Option<String>,
     hidden_activation: Option<String>,
+    #[serde(default = "mistral_window")]
     sliding_window: Option<usize>,
     quantization_config: Option<Value>,
 }
@@ -225,7 +231,8 @@ impl Reader<'_> {
 
     fn rope_scaling(&self) -> Result<RopeScaling> {
         let (rope, unnamed) = match (&self.raw.rope_parameters, &self.raw.rope_scaling) {
-            (Some(rope), _) => (rope, Some("default")),
+            (Some(_), Some(_)) => return self.refuse("has both rope_parameters and rope_scaling", CORRECT),
+            (Some(rope), None) => (rope, Some("default")),
             (None, Some(rope)) => (rope, None),
             (None, None) => return Ok(RopeScaling::Default),
         };

@@ -83,7 +83,7 @@ fn assert_streamed(tokenizer: &Tokenizer, ids: &[u32]) {
 
 /// Ids of `tokenizer` and some beyond it, from `0..1000`.
 fn spread(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<u32> {
-    ids.iter().map(|id| id * (tokenizer.vocabulary_size() as u32 + 2) / 1000).collect()
+    ids.iter().map(|id| id * (tokenizer.inner.get_vocab_size(true) as u32 + 2) / 1000).collect()
 }
 
 /// Mostly words and special tokens, some bytes: for tokenizers that have 256 byte tokens after three others.
@@ -120,7 +120,7 @@ proptest! {
         let spelled: HashMap<_, _> = characters.map(|c| (super::byte_of(c), c.to_string())).collect();
         prop_assert_eq!(spelled.len(), 257);
         let ids: Vec<u32> =
-            bytes.iter().filter_map(|&byte| LEDGER.id_of(spelled.get(&Some(byte))?)).collect();
+            bytes.iter().filter_map(|&byte| LEDGER.inner.token_to_id(spelled.get(&Some(byte))?)).collect();
         assert_streamed(&LEDGER, &ids);
     }
 
@@ -172,14 +172,15 @@ static OTHERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
 #[test]
 fn a_metaspace_tokenizer_keeps_its_spaces() {
     let tokenizer = made(metaspace("first"), false);
-    let ids = ["<s>", "▁a", "b", "▁a", "▁", "▁c", "</s>"].map(|token| tokenizer.id_of(token).unwrap());
+    let ids =
+        ["<s>", "▁a", "b", "▁a", "▁", "▁c", "</s>"].map(|token| tokenizer.inner.token_to_id(token).unwrap());
     assert_eq!(streamed(&tokenizer, &ids), ["", "a", "b", " a", " ", " c", "", ""]);
 }
 
 #[test]
 fn byte_fallback_waits_for_the_end_of_the_bytes() {
     let bytes = |text: &str| byte_ids(text.as_bytes().to_vec());
-    let word = |token| LLAMA.id_of(token).unwrap();
+    let word = |token| LLAMA.inner.token_to_id(token).unwrap();
     let ids = [vec![word("▁a")], bytes("€"), vec![word("▁a")]].concat();
     assert_eq!(streamed(&LLAMA, &ids), ["a", "", "", "", "€ a", ""]);
     assert_eq!(streamed(&LLAMA, &bytes("€")), ["", "", "", "€"]);
@@ -190,10 +191,10 @@ fn byte_fallback_waits_for_the_end_of_the_bytes() {
 
 #[test]
 fn byte_level_waits_for_the_rest_of_a_character() {
-    let ids: Vec<u32> = ["ð", "Ł", "ĺ", "Ģ"].map(|token| LEDGER.id_of(token).unwrap()).to_vec();
+    let ids: Vec<u32> = ["ð", "Ł", "ĺ", "Ģ"].map(|token| LEDGER.inner.token_to_id(token).unwrap()).to_vec();
     assert_eq!(streamed(&LEDGER, &ids), ["", "", "", "😀", ""]);
     assert_eq!(streamed(&LEDGER, &ids[..3]), ["", "", "", "\u{fffd}"]);
-    let broken = [ids[0], ids[1], LEDGER.id_of("a").unwrap(), ids[1]];
+    let broken = [ids[0], ids[1], LEDGER.inner.token_to_id("a").unwrap(), ids[1]];
     assert_eq!(streamed(&LEDGER, &broken), ["", "", "\u{fffd}a", "\u{fffd}", ""]);
 }
 
@@ -201,7 +202,7 @@ fn byte_level_waits_for_the_rest_of_a_character() {
 fn a_long_stream_keeps_a_short_memory() {
     for (tokenizer, token) in [(&*LEDGER, "Ġthe"), (&*LLAMA, "▁"), (&*LLAMA, "▁a"), (&OTHERS[1], "▁")]
     {
-        let id = tokenizer.id_of(token).or_else(|| tokenizer.id_of("a")).unwrap();
+        let id = tokenizer.inner.token_to_id(token).or_else(|| tokenizer.inner.token_to_id("a")).unwrap();
         let mut stream = tokenizer.stream();
         for _ in 0..10_000 {
             stream.push(id).unwrap();
@@ -212,9 +213,12 @@ fn a_long_stream_keeps_a_short_memory() {
 
 #[test]
 fn ids_and_spellings_belong_together() {
-    assert_eq!(LEDGER.vocabulary_size(), 1893);
-    assert_eq!((LEDGER.id_of("<s>"), LEDGER.text_of(1).as_deref()), (Some(0), Some("</s>")));
-    assert_eq!((LEDGER.id_of("no such token"), LEDGER.text_of(1893)), (None, None));
+    assert_eq!(LEDGER.inner.get_vocab_size(true), 1893);
+    assert_eq!(
+        (LEDGER.inner.token_to_id("<s>"), LEDGER.inner.id_to_token(1).as_deref()),
+        (Some(0), Some("</s>"))
+    );
+    assert_eq!((LEDGER.inner.token_to_id("no such token"), LEDGER.inner.id_to_token(1893)), (None, None));
     assert_eq!(LEDGER.encode("Hi", true).unwrap()[0], 0);
     assert_ne!(LEDGER.encode("Hi", false).unwrap()[0], 0);
     assert_eq!(LEDGER.encode("</s>", false).unwrap(), [1]);
