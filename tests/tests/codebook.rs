@@ -336,3 +336,13 @@ fn numbers_that_are_not_finite_are_errors() {
         }
     }
 }
+
+#[test]
+fn a_factor_that_is_not_lower_triangular_is_an_error() {
+    let mut factor = unit_matrix(16);
+    factor[16] = 0.5;
+    assert!(Codebook::new(&[1.0; 32], &factor, 16, Dtype::F32).is_ok());
+    factor.swap(1, 16);
+    let error = Codebook::new(&[1.0; 32], &factor, 16, Dtype::F32).unwrap_err().to_string();
+    assert!(error.contains("lower triangular"), "{error}");
+}

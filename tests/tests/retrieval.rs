@@ -216,3 +216,11 @@ fn a_code_outside_the_codebook_is_an_error_once_it_leaves_the_window() {
     let mut positions = Vec::new();
     assert!(index.choose(&[0.0; 3], 1, &mut RetrievalScratch::default(), &mut positions).is_err());
 }
+
+#[test]
+fn numbers_of_codewords_that_do_not_fit_are_errors() {
+    for codes in [0, (1 << 16) + 1, usize::MAX] {
+        assert!(RetrievalIndex::new(codes).is_err(), "{codes}");
+        assert!(HeadIndex::new(codes, Sparsity::default()).is_err(), "{codes}");
+    }
+}

@@ -55,6 +55,8 @@ fn a_sliding_window_shorter_than_the_context() {
     folder.set_config("model_type", json!("mistral"));
     folder.set_config("sliding_window", json!(2));
     folder.generate(&[]).refused(1, &["sliding window of 2", "shorten"]);
+    folder.set_config("sliding_window", json!(null));
+    assert_eq!(folder.generate(&[]).code, Some(0));
 }
 
 #[test]
