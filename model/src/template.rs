@@ -137,9 +137,12 @@ impl ChatTemplate {
         thread::Builder::new().stack_size(STACK_SIZE).spawn(render).map_err(Error::io(&self.file))?;
         match receiver.recv_timeout(self.longest_rendering) {
             Ok(prompt) => prompt.map_err(|error| failure(&self.file, &error)),
-            Err(_) => {
+            Err(mpsc::RecvTimeoutError::Timeout) => {
                 let problem = format!("the chat template takes more than {:?}", self.longest_rendering);
                 Err(Error::file(&self.file, problem, CORRECT))
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                Err(Error::file(&self.file, "the chat template makes the template engine fail", CORRECT))
             }
         }
     }
