@@ -47,6 +47,8 @@ struct Conversation<'m> {
     messages: Vec<Message>,
     /// The text of the tokens in the session and in `unread`.
     transcript: String,
+    /// How many tokens the session held when that was their text.
+    read: usize,
     /// A token that was made but not yet passed through the model.
     unread: Option<u32>,
 }
@@ -89,7 +91,15 @@ impl Chat {
         let template = loaded.template.as_ref().ok_or_else(|| no_template(loaded))?;
         let session = self.session(loaded)?;
         let messages = self.system.iter().map(|text| message("system", text)).collect();
-        Ok(Conversation { loaded, template, session, messages, transcript: String::new(), unread: None })
+        Ok(Conversation {
+            loaded,
+            template,
+            session,
+            messages,
+            transcript: String::new(),
+            read: 0,
+            unread: None,
+        })
     }
 
     fn session<'m>(&self, loaded: &'m Loaded) -> Result<Session<'m>> {
@@ -111,9 +121,22 @@ impl Chat {
             Err(error @ (Error::TooLarge(_) | Error::File { .. })) => {
                 super::output::say_error(&error);
                 conversation.messages.pop();
+                if conversation.session.ids().len() != conversation.read {
+                    // It came in the middle of an answer, which is now in the session and not in the transcript.
+                    self.forget(conversation)?;
+                }
             }
             Err(error) => return Err(error),
         }
+        Ok(())
+    }
+
+    /// Empties the session, so that the next turn reads the whole conversation again.
+    fn forget(&self, conversation: &mut Conversation<'_>) -> Result<()> {
+        conversation.session = self.session(conversation.loaded)?;
+        conversation.transcript.clear();
+        conversation.read = 0;
+        conversation.unread = None;
         Ok(())
     }
 
@@ -133,13 +156,10 @@ impl Chat {
                     "the template writes earlier turns differently now: reading the whole conversation again",
                 );
                 let ids = loaded.tokenizer.encode(&prompt, false)?;
-                conversation.session = self.session(loaded)?;
-                conversation.transcript.clear();
-                conversation.unread = None;
+                self.forget(conversation)?;
                 ids
             }
         };
-        let before = conversation.session.ids().len();
         let mut progress = Progress::new(ids.len());
         let logits = conversation.session.prefill(&ids, |done| {
             progress.show(done);
@@ -147,7 +167,7 @@ impl Chat {
         })?;
         drop(progress);
         let Some(logits) = logits else {
-            conversation.session.rewind(before)?;
+            conversation.session.rewind(conversation.read)?;
             return Ok(None);
         };
         let mut stream = loaded.tokenizer.stream();
@@ -172,6 +192,7 @@ impl Chat {
         }
         conversation.unread = generation.unread;
         conversation.transcript = prompt + &text;
+        conversation.read = conversation.session.ids().len();
         Ok(Some(text))
     }
 }
