@@ -117,11 +117,11 @@ impl HeadIndex {
     /// Leaves in `positions` what the group attends: the sinks, the retrieved tokens, the window.
     ///
     /// # Errors
-    /// If `scores` is not `[codes, group]`, or a code is not among the codewords.
+    /// If `scores` is not `[group, codes]`, or a code is not among the codewords.
     pub fn choose(
         &mut self,
+        kernels: &dyn Kernels,
         scores: &[f32],
-        group: usize,
         scratch: &mut RetrievalScratch,
         positions: &mut Vec<u32>,
     ) -> Result<Choice> {
@@ -135,7 +135,7 @@ impl HeadIndex {
         let take = self.sparsity.take(tokens);
         positions.clear();
         positions.extend(0..sinks as u32);
-        self.index.retrieve(scores, group, take, scratch, positions)?;
+        self.index.retrieve(kernels, scores, take, scratch, positions)?;
         let retrieved = positions.len() - sinks;
         positions.extend(window as u32..tokens as u32);
         let picked = if take > self.index.len() { take.min(tokens) } else { retrieved };
@@ -198,7 +198,7 @@ pub fn choose_rows(
     let code = kernels.codeword_scores(book, input.windowed_queries, newest, &mut scratch.scores)?;
     rows.append(input.rotated_key, input.value)?;
     index.append(&code.map_or([0; 1], |code| [code]));
-    index.choose(&scratch.scores, group, &mut scratch.retrieval, &mut scratch.positions)
+    index.choose(kernels, &scratch.scores, &mut scratch.retrieval, &mut scratch.positions)
 }
 
 /// A whole step on one thread; `scale` is 1/√head_dim as a rule, `out` is `[group, head_dim]`.

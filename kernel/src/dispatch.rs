@@ -4,10 +4,12 @@ use crate::{
     arch,
     attention::{self, Causal, Partial, Selection, Visible},
     codebook::{self, Codebook},
+    dtype::Dtype,
     elementwise::{self, Rotation},
     error::{Error, Result},
     kv::Rows,
-    linear::{self, Matrix},
+    linear::{self, Inputs, Matrix, Precision},
+    retrieval::{self, Boundary},
     simd::Simd,
 };
 use std::fmt;
@@ -25,7 +27,7 @@ pub trait Kernels: Send + Sync + private::Sealed {
     fn name(&self) -> &'static str;
 
     /// Scores of a group's `queries` (`[group, head_dim]`, rotated to the relative position) with all codewords,
-    /// `[codes, group]`, and, in the same pass, the code of the `newest` key (`[head_dim]`, not rotated) if there is
+    /// `[group, codes]`, and, in the same pass, the code of the `newest` key (`[head_dim]`, not rotated) if there is
     /// one. See [`crate::codebook`]: scores are relative to the codebook's center.
     fn codeword_scores(
         &self,
@@ -34,6 +36,18 @@ pub trait Kernels: Send + Sync + private::Sealed {
         newest: Option<&[f32]>,
         scores: &mut [f32],
     ) -> Result<Option<u16>>;
+
+    /// The codes that one query head takes by these `scores`, given how many tokens each has, until it has `take`:
+    /// raises `prefixes` to `counts` where a code is taken whole, and describes the rest in `boundary`. All are
+    /// `[codes]`; `take` is above 0 and below the sum of `counts`. See [`crate::retrieval`].
+    fn select_codes(
+        &self,
+        scores: &[f32],
+        counts: &[u32],
+        take: u32,
+        prefixes: &mut [u32],
+        boundary: &mut Boundary,
+    ) -> Result<()>;
 
     /// The codes of many keys, `[codes.len(), head_dim]`, not rotated.
     fn encode(&self, book: &Codebook, keys: &[f32], codes: &mut [u16]) -> Result<()>;
@@ -52,8 +66,11 @@ pub trait Kernels: Send + Sync + private::Sealed {
     /// Causal attention for prefill; `out` is `[positions, group, head_dim]`.
     fn attend_causal(&self, request: &Causal<'_>, out: &mut [f32]) -> Result<()>;
 
-    /// `out[r][t] = weights[r] · inputs[t]`; `inputs` is `[n, cols]`, `out` is `[rows, n]`. See [`crate::linear`].
-    fn product(&self, weights: Matrix<'_>, inputs: &[f32], out: &mut [f32]) -> Result<()>;
+    /// Brings input vectors, `[n, cols]`, into the form that products with weights of `dtype` want.
+    fn prepare(&self, inputs: &[f32], cols: usize, dtype: Dtype, precision: Precision) -> Result<Inputs>;
+
+    /// `out[r][t] = weights[r] · inputs[t]`; `out` is `[rows, n]`. See [`crate::linear`].
+    fn product(&self, weights: Matrix<'_>, inputs: &Inputs, out: &mut [f32]) -> Result<()>;
 
     /// RMSNorm of each vector of `x`, `[n, weight.len()]`, in place.
     fn rms_norm(&self, x: &mut [f32], weight: &[f32], epsilon: f32) -> Result<()>;
@@ -100,6 +117,22 @@ impl<S: Simd> Kernels for S {
         ))
     }
 
+    fn select_codes(
+        &self,
+        scores: &[f32],
+        counts: &[u32],
+        take: u32,
+        prefixes: &mut [u32],
+        boundary: &mut Boundary,
+    ) -> Result<()> {
+        retrieval::check_select(scores, counts, prefixes)?;
+        self.vectorize(
+            #[inline(always)]
+            || retrieval::select(*self, scores, counts, take, prefixes, boundary),
+        );
+        Ok(())
+    }
+
     fn encode(&self, book: &Codebook, keys: &[f32], codes: &mut [u16]) -> Result<()> {
         book.check_encode(keys, codes)?;
         self.vectorize(
@@ -120,7 +153,7 @@ impl<S: Simd> Kernels for S {
         attention::check_attend(&rows, selection, queries)?;
         self.vectorize(
             #[inline(always)]
-            || attention::attend(*self, rows, selection, queries, scale, Visible::All, out),
+            || attention::attend(*self, rows, selection, queries, scale, Visible::All, Precision::Full, out),
         );
         Ok(())
     }
@@ -134,8 +167,16 @@ impl<S: Simd> Kernels for S {
         Ok(())
     }
 
-    fn product(&self, weights: Matrix<'_>, inputs: &[f32], out: &mut [f32]) -> Result<()> {
-        linear::check_product(&weights, inputs, out)?;
+    fn prepare(&self, inputs: &[f32], cols: usize, dtype: Dtype, precision: Precision) -> Result<Inputs> {
+        linear::check_prepare(inputs, cols)?;
+        Ok(self.vectorize(
+            #[inline(always)]
+            || linear::prepare_for(*self, inputs, cols, dtype, precision),
+        ))
+    }
+
+    fn product(&self, weights: Matrix<'_>, inputs: &Inputs, out: &mut [f32]) -> Result<()> {
+        linear::check_product::<S>(&weights, inputs, out)?;
         self.vectorize(
             #[inline(always)]
             || linear::product(*self, weights, inputs, out),
@@ -198,6 +239,8 @@ fn backends() -> Vec<(&'static str, Option<&'static dyn Kernels>)> {
         entry(arch::avx512::Avx512::try_new()),
         #[cfg(target_arch = "x86_64")]
         entry(arch::avx2::Avx2::try_new()),
+        #[cfg(target_arch = "aarch64")]
+        entry(arch::neonbf16::NeonBf16::try_new()),
         #[cfg(target_arch = "aarch64")]
         entry(arch::neon::Neon::try_new()),
         entry(Some(arch::portable::Portable)),

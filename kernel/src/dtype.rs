@@ -1,7 +1,9 @@
 //! Element types of weights, codewords and KV rows.
 
-use crate::error::{Error, Result};
-use crate::simd::Simd;
+use crate::{
+    error::{Error, Result},
+    simd::{MAX_LANES, Simd},
+};
 use half::{bf16, f16};
 use std::{fmt, ops::Range, str::FromStr};
 
@@ -156,9 +158,10 @@ pub(crate) trait Element: bytemuck::Pod + Send + Sync + 'static {
         Self::load(s, block)
     }
 
-    /// Adds the lane-wise products of a block and a query operand to a sum.
+    /// Adds the lane-wise products of a block and a query operand to a sum; for what is not `FULL` see
+    /// [`Precision`](crate::linear::Precision).
     #[inline(always)]
-    fn dot<S: Simd>(s: S, sum: S::F32, row: [S::F32; 2], query: [S::F32; 2]) -> S::F32 {
+    fn dot<S: Simd, const FULL: bool>(s: S, sum: S::F32, row: [S::F32; 2], query: [S::F32; 2]) -> S::F32 {
         s.mul_add(row[1], query[1], s.mul_add(row[0], query[0], sum))
     }
 
@@ -174,8 +177,45 @@ pub(crate) trait Element: bytemuck::Pod + Send + Sync + 'static {
         natural
     }
 
+    /// Whether the instruction set multiplies pairs of these elements without widening them. Then queries that are only
+    /// rounded once take half the work, and values are weighed two rows at a time.
+    #[inline(always)]
+    fn multiplies_pairs<S: Simd>() -> bool {
+        false
+    }
+
+    /// Loads the same block of two rows, interleaved, where pairs are multiplied.
+    #[inline(always)]
+    fn interleave<S: Simd>(s: S, _first: &[Self], _second: &[Self]) -> [S::F32; 2] {
+        [s.splat(0.0); 2]
+    }
+
+    /// Replaces the 2·LANES scores of a query from row `at` on by weights, one for each row or bf16 pairs for each pair
+    /// of rows, and adds the weights to `total`. Goes through the rows in order.
+    #[inline(always)]
+    fn put_weights<S: Simd>(
+        s: S,
+        total: S::F32,
+        weights: [S::F32; 2],
+        scores: &mut [f32],
+        at: usize,
+    ) -> S::F32 {
+        s.store(weights[0], &mut scores[at..]);
+        s.store(weights[1], &mut scores[at + S::LANES..]);
+        s.add(total, s.add(weights[0], weights[1]))
+    }
+
+    /// Index in the order of sums over values of the value at `natural` place of a block.
+    #[inline(always)]
+    fn value_place<S: Simd>(natural: usize) -> usize {
+        Self::register_place(natural, S::LANES)
+    }
+
     /// Rounds to nearest, ties to even.
     fn round(x: f32) -> Self;
+
+    /// Widens elements to f32, in order.
+    fn widen<S: Simd>(s: S, elements: &[Self], to: &mut [f32]);
 }
 
 impl Element for f32 {
@@ -189,6 +229,11 @@ impl Element for f32 {
     fn round(x: f32) -> Self {
         x
     }
+
+    #[inline(always)]
+    fn widen<S: Simd>(_: S, elements: &[Self], to: &mut [f32]) {
+        to.copy_from_slice(elements);
+    }
 }
 
 impl Element for f16 {
@@ -201,6 +246,17 @@ impl Element for f16 {
     #[inline(always)]
     fn round(x: f32) -> Self {
         f16::from_f32(x)
+    }
+
+    #[inline(always)]
+    fn widen<S: Simd>(s: S, elements: &[Self], to: &mut [f32]) {
+        for (elements, to) in elements.chunks(S::LANES).zip(to.chunks_mut(S::LANES)) {
+            let mut block = [Self::ZERO; MAX_LANES];
+            block[..elements.len()].copy_from_slice(elements);
+            let mut wide = [0.0; MAX_LANES];
+            s.store(s.load_f16(&block), &mut wide);
+            to.copy_from_slice(&wide[..elements.len()]);
+        }
     }
 }
 
@@ -216,8 +272,8 @@ impl Element for bf16 {
     }
 
     #[inline(always)]
-    fn dot<S: Simd>(s: S, sum: S::F32, row: [S::F32; 2], query: [S::F32; 2]) -> S::F32 {
-        s.dot_bf16(sum, row, query)
+    fn dot<S: Simd, const FULL: bool>(s: S, sum: S::F32, row: [S::F32; 2], query: [S::F32; 2]) -> S::F32 {
+        s.dot_bf16::<FULL>(sum, row, query)
     }
 
     #[inline(always)]
@@ -231,7 +287,45 @@ impl Element for bf16 {
     }
 
     #[inline(always)]
+    fn multiplies_pairs<S: Simd>() -> bool {
+        S::MULTIPLIES_BF16
+    }
+
+    #[inline(always)]
+    fn interleave<S: Simd>(s: S, first: &[Self], second: &[Self]) -> [S::F32; 2] {
+        s.interleave_bf16(first, second)
+    }
+
+    #[inline(always)]
+    fn put_weights<S: Simd>(
+        s: S,
+        total: S::F32,
+        weights: [S::F32; 2],
+        scores: &mut [f32],
+        at: usize,
+    ) -> S::F32 {
+        if S::MULTIPLIES_BF16 {
+            s.put_bf16_weights(total, weights, scores, at)
+        } else {
+            f32::put_weights(s, total, weights, scores, at)
+        }
+    }
+
+    #[inline(always)]
+    fn value_place<S: Simd>(natural: usize) -> usize {
+        S::bf16_value_place(natural)
+    }
+
+    #[inline(always)]
     fn round(x: f32) -> Self {
         bf16::from_f32(x)
+    }
+
+    #[inline(always)]
+    fn widen<S: Simd>(_: S, elements: &[Self], to: &mut [f32]) {
+        // Compilers make vectors of it.
+        for (element, to) in elements.iter().zip(to) {
+            *to = f32::from_bits(u32::from(element.to_bits()) << 16);
+        }
     }
 }

@@ -66,14 +66,16 @@ pub mod attention;
 pub mod codebook;
 pub mod decode;
 mod dispatch;
-mod dots;
 mod dtype;
 pub mod elementwise;
 mod error;
 pub mod kv;
+mod lanes;
 pub mod linear;
 pub mod retrieval;
+mod rows;
 mod simd;
+mod tile;
 
 pub use codebook::Codebook;
 pub use dispatch::{ISA_VARIABLE, Kernels, available, by_name, select};

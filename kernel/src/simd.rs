@@ -2,7 +2,7 @@
 //! inner loops.
 
 use half::{bf16, f16};
-use std::fmt::Debug;
+use std::{fmt::Debug, ops::Range};
 
 /// One instruction set, as the algorithms see it.
 ///
@@ -20,6 +20,12 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     const LANES: usize;
     /// Architectural vector registers: how large a tile of sums may be.
     const REGISTERS: usize;
+
+    /// Whether pairs of bf16 are multiplied without widening them: then the methods from [`Simd::load_bf16_operand`] to
+    /// [`Simd::bf16_value_place`] are overridden.
+    const MULTIPLIES_BF16: bool = false;
+    /// An n low enough for x · 2^n to be 0 for all x up to 2; it may be undefined below.
+    const VANISHING_POWER: f32 = -127.0;
 
     /// Runs `work` compiled for this instruction set. Everything in it must be inlined into it.
     fn vectorize<R>(self, work: impl FnOnce() -> R) -> R;
@@ -46,8 +52,8 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// The nearest integer, ties to even, for |x| < 2^22.
     fn round(self, x: Self::F32) -> Self::F32;
-    /// 2^x for integral x in −126..=127.
-    fn power_of_two(self, x: Self::F32) -> Self::F32;
+    /// x · 2^n for integral n up to 128, where 2^n may count as infinite, and from [`Simd::VANISHING_POWER`] on.
+    fn scale_by_power_of_two(self, x: Self::F32, n: Self::F32) -> Self::F32;
     /// 2·LANES bf16 numbers as f32: the ones at even places, the ones at odd places.
     fn load_bf16_even_odd(self, from: &[bf16]) -> [Self::F32; 2];
     /// LANES f16 numbers as f32, in order.
@@ -57,6 +63,17 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     /// The largest lane.
     fn reduce_max(self, x: Self::F32) -> f32;
 
+    /// Which lanes of `x` are `threshold` or more: the first lane in the lowest bit.
+    fn at_least(self, x: Self::F32, threshold: Self::F32) -> u32;
+    /// Adds LANES counts to `sum`, which holds integers, in the lanes where `x` is `threshold` or more.
+    fn add_where_at_least(
+        self,
+        sum: Self::F32,
+        x: Self::F32,
+        threshold: Self::F32,
+        counts: &[u32],
+    ) -> Self::F32;
+
     /// The sums of the lanes of four registers, each added up in the same order: cheaper together where shuffles can
     /// transpose.
     #[inline(always)]
@@ -65,12 +82,13 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
         [self.reduce_add(a), self.reduce_add(b), self.reduce_add(c), self.reduce_add(d)]
     }
 
-    /// e^x; −inf gives 0. Error below 4 units in the last place; subnormal results may be off by two of the
-    /// smallest.
+    /// e^x; −inf gives 0. Error below 4 units in the last place; results below the normal range are 0 or rounded more,
+    /// those above 2^127.5 may be infinite.
     #[inline(always)]
     fn exp(self, x: Self::F32) -> Self::F32 {
         // Beyond these bounds the result is 0 or infinite anyway.
-        let x = self.min(self.max(x, self.splat(-110.0)), self.splat(90.0));
+        let lowest = Self::VANISHING_POWER * std::f32::consts::LN_2;
+        let x = self.min(self.max(x, self.splat(lowest)), self.splat(88.8));
         let n = self.round(self.mul(x, self.splat(std::f32::consts::LOG2_E)));
         // x − n·ln 2 in two steps, the first of them exact: 0.693359375 has nine significant bits.
         let r = self.mul_add(n, self.splat(2.121_944_4e-4), self.mul_add(n, self.splat(-0.693_359_4), x));
@@ -78,10 +96,7 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
         for c in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
             p = self.mul_add(p, r, self.splat(c));
         }
-        // 2^n in two halves, so that results near the ends of the range over- and underflow as they should.
-        let half = self.round(self.mul(n, self.splat(0.5)));
-        let scaled = self.mul(p, self.power_of_two(half));
-        self.mul(scaled, self.power_of_two(self.sub(n, half)))
+        self.scale_by_power_of_two(p, n)
     }
 
     /// A block of 2·LANES bf16 row elements in the form that [`Simd::dot_bf16`] wants.
@@ -98,8 +113,49 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
 
     /// Adds the products of a row block and a query block to a sum of LANES lanes.
     #[inline(always)]
-    fn dot_bf16(self, sum: Self::F32, row: [Self::F32; 2], query: [Self::F32; 2]) -> Self::F32 {
+    fn dot_bf16<const FULL: bool>(
+        self,
+        sum: Self::F32,
+        row: [Self::F32; 2],
+        query: [Self::F32; 2],
+    ) -> Self::F32 {
         self.mul_add(row[1], query[1], self.mul_add(row[0], query[0], sum))
+    }
+
+    /// A pair of bf16 numbers in every lane; this and the next three are only called where bf16 is multiplied.
+    #[inline(always)]
+    fn broadcast_bf16_pair(self, _pair: &[bf16]) -> Self::F32 {
+        unreachable!("only where bf16 is multiplied")
+    }
+
+    /// Adds the two products of each lane's pairs to a sum.
+    #[inline(always)]
+    fn multiply_bf16_pairs(self, _sum: Self::F32, _a: Self::F32, _b: Self::F32) -> Self::F32 {
+        unreachable!("only where bf16 is multiplied")
+    }
+
+    /// 2·LANES bf16 numbers of two rows as pairs of one and the other.
+    #[inline(always)]
+    fn interleave_bf16(self, _first: &[bf16], _second: &[bf16]) -> [Self::F32; 2] {
+        unreachable!("only where bf16 is multiplied")
+    }
+
+    /// Rounds weights to bf16 pairs, puts them to `scores` from `at / 2` on, and adds them up.
+    #[inline(always)]
+    fn put_bf16_weights(
+        self,
+        _total: Self::F32,
+        _weights: [Self::F32; 2],
+        _scores: &mut [f32],
+        _at: usize,
+    ) -> Self::F32 {
+        unreachable!("only where bf16 is multiplied")
+    }
+
+    /// Index in sums over bf16 values of the value at `natural` place of a block.
+    #[inline(always)]
+    fn bf16_value_place(natural: usize) -> usize {
+        natural / 2 + Self::LANES * (natural % 2)
     }
 
     /// Asks for the cache lines of `rows` to be brought near (into L2, not L1: see [`crate::attention`]).
@@ -110,48 +166,74 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
 /// The widest register of any instruction set here, in f32 lanes: sizes buffers on the stack.
 pub const MAX_LANES: usize = 16;
 
-/// Walks `N` slices of equal length side by side, `block` elements at a time.
+/// Walks `N` rows and `M` operands side by side, a block of each at a time.
 ///
 /// The bounds are checked once, here, instead of once per slice and block: in a tile of two rows and five queries
 /// those checks are as many instructions as the multiplications.
-pub(crate) struct LockStep<'a, T, const N: usize> {
-    slices: [&'a [T]; N],
-    at: usize,
-    end: usize,
-    block: usize,
+pub(crate) struct LockStep<'a, A, B, const N: usize, const M: usize> {
+    rows: [&'a [A]; N],
+    operands: [&'a [B]; M],
+    step: usize,
+    steps: usize,
+    /// Elements of a step: of a row, of an operand.
+    blocks: (usize, usize),
 }
 
-impl<'a, T, const N: usize> LockStep<'a, T, N> {
-    /// `slices` are cut to `len` elements; what `block` does not divide evenly is left out.
+impl<'a, A, B, const N: usize, const M: usize> LockStep<'a, A, B, N, M> {
+    /// Goes `steps` steps; `blocks` are the elements of each in a row and in an operand.
     ///
     /// # Panics
-    /// If a slice is shorter than `len`, or `block` is 0: a mistake of the calling kernel.
+    /// If a slice is shorter than all the steps: a mistake of the calling kernel.
     #[inline(always)]
-    pub(crate) fn new(slices: [&'a [T]; N], len: usize, block: usize) -> Self {
-        assert!(block > 0);
-        for slice in &slices {
-            assert!(slice.len() >= len);
+    pub(crate) fn new(
+        rows: [&'a [A]; N],
+        operands: [&'a [B]; M],
+        steps: usize,
+        blocks: (usize, usize),
+    ) -> Self {
+        let lengths = (steps.checked_mul(blocks.0), steps.checked_mul(blocks.1));
+        let (Some(row), Some(operand)) = lengths else { panic!("more steps than memory") };
+        for of_row in &rows {
+            assert!(of_row.len() >= row);
         }
-        Self { slices, at: 0, end: len - len % block, block }
+        for of_operand in &operands {
+            assert!(of_operand.len() >= operand);
+        }
+        Self { rows, operands, step: 0, steps, blocks }
     }
 }
 
-impl<'a, T, const N: usize> Iterator for LockStep<'a, T, N> {
-    type Item = [&'a [T]; N];
+impl<'a, A, B, const N: usize, const M: usize> Iterator for LockStep<'a, A, B, N, M> {
+    type Item = ([&'a [A]; N], [&'a [B]; M]);
 
     #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.at == self.end {
+        if self.step == self.steps {
             return None;
         }
-        let at = self.at;
-        self.at += self.block;
+        let (row, operand) = (self.step * self.blocks.0, self.step * self.blocks.1);
+        self.step += 1;
+        // SAFETY: `step` was below `steps`, and every slice has at least `steps` blocks, as `new` made sure.
         #[expect(unsafe_code, reason = "the one unchecked access of the inner loops, see the type's docs")]
-        // SAFETY: `end` is a multiple of `block` not above the length of any slice (asserted in `new`), and `at`
-        // went from 0 in steps of `block` without reaching it, so `at + block <= end`.
-        Some(self.slices.map(
-            #[inline(always)]
-            |slice| unsafe { slice.get_unchecked(at..at + self.block) },
-        ))
+        unsafe {
+            Some((
+                parts(self.rows, row..row + self.blocks.0),
+                parts(self.operands, operand..operand + self.blocks.1),
+            ))
+        }
     }
+}
+
+/// The same part of several slices.
+///
+/// # Safety
+/// The range lies inside each of them.
+#[inline(always)]
+#[expect(unsafe_code, reason = "see LockStep")]
+unsafe fn parts<T, const N: usize>(mut slices: [&[T]; N], range: Range<usize>) -> [&[T]; N] {
+    for slice in &mut slices {
+        // SAFETY: the caller's promise.
+        *slice = unsafe { slice.get_unchecked(range.clone()) };
+    }
+    slices
 }

@@ -13,6 +13,7 @@ use a2ats_kernel::{
     attention::{Causal, Partial, Selection},
     decode::{ATTEND_CHUNK, Choice, StepInput, StepScratch, choose_rows},
     elementwise::Rotation,
+    linear::Precision,
 };
 use rayon::prelude::*;
 use std::ops::Range;
@@ -175,7 +176,8 @@ impl Pass<'_> {
         tasks.into_par_iter().try_for_each(|(head, exact, part, queries, output)| {
             let past = (self.start > 0).then(|| head.rows.rows().before(self.start));
             let first = part * CAUSAL_POSITIONS;
-            let request = Causal { past, rows: exact.rows(), first, group, queries, scale: self.scale() };
+            let (rows, scale, precision) = (exact.rows(), self.scale(), Precision::Full);
+            let request = Causal { past, rows, first, group, queries, scale, precision };
             self.kernels().attend_causal(&request, output)
         })?;
         Ok(self.by_token(&outputs))

@@ -5,6 +5,7 @@ use crate::{
     model::Llama,
     weights::{MatrixHandle, Tensors},
 };
+use a2ats_kernel::linear::Precision;
 use rayon::prelude::*;
 
 /// Weight rows of one task. Fixed, so that the numbers do not depend on the number of threads; 64 rows of 4096 bf16
@@ -47,10 +48,12 @@ impl Linear {
         let rows = self.weight.rows();
         let n = inputs.len() / self.weight.cols();
         let weights = model.tensors.matrix(&self.weight);
+        let dtype = weights.elements().dtype();
+        let inputs = model.kernels.prepare(inputs, self.weight.cols(), dtype, Precision::Full)?;
         let mut products = vec![0.0; rows * n];
         products.par_chunks_mut(PANEL * n.max(1)).enumerate().try_for_each(|(panel, out)| {
             let panel = weights.row_range(panel * PANEL..(panel + 1) * PANEL);
-            model.kernels.product(panel, inputs, out)
+            model.kernels.product(panel, &inputs, out)
         })?;
         if n > 1 {
             products = transpose(&products, rows, n);

@@ -3,7 +3,7 @@
 use a2ats_kernel::{Kernels, available};
 
 /// All backends of any architecture, best first.
-pub const ALL: [&str; 5] = ["avx512bf16", "avx512", "avx2", "neon", "portable"];
+pub const ALL: [&str; 6] = ["avx512bf16", "avx512", "avx2", "neonbf16", "neon", "portable"];
 
 /// Runs `check` on every available backend and says, in the test's output, which ones it could not run on.
 pub fn on_every_backend(check: impl FnMut(&'static dyn Kernels)) {

@@ -256,10 +256,26 @@ fn between_guards<T: Copy>(values: impl Iterator<Item = T>, guard: T, offset: us
     guards(offset).chain(values).chain(guards(33)).collect()
 }
 
+/// Whether a backend multiplies bf16 without widening it.
+fn multiplies_bf16(kernels: &dyn Kernels) -> bool {
+    ["avx512bf16", "neonbf16"].contains(&kernels.name())
+}
+
 /// Relative error with which a backend sees a query (or the input of a product) beside rows of a storage type: the
 /// BF16 instructions take it as the sum of two bf16 numbers, each of which rounds by up to 2^−8.
 pub fn query_precision(kernels: &dyn Kernels, dtype: Dtype) -> f64 {
-    if kernels.name() == "avx512bf16" && dtype == Dtype::Bf16 { 2_f64.powi(-16) } else { ROUNDING }
+    if multiplies_bf16(kernels) && dtype == Dtype::Bf16 { 2_f64.powi(-16) } else { ROUNDING }
+}
+
+/// Relative error with which a backend sees the inputs of a product that are rounded on purpose.
+pub fn input_rounding(kernels: &dyn Kernels, dtype: Dtype) -> f64 {
+    if multiplies_bf16(kernels) && dtype == Dtype::Bf16 { 2_f64.powi(-8) } else { 0.0 }
+}
+
+/// Relative error with which a backend sees the softmax terms beside rows of a storage type: the BF16 instructions take
+/// them rounded to bf16.
+pub fn weight_precision(kernels: &dyn Kernels, dtype: Dtype) -> f64 {
+    if multiplies_bf16(kernels) && dtype == Dtype::Bf16 { 2_f64.powi(-8) } else { ROUNDING }
 }
 
 /// Panics unless every |got − want| is at most `tolerance` times its magnitude, which is the sum of the absolute values

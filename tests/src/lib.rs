@@ -3,7 +3,11 @@
 #![forbid(unsafe_code)]
 
 pub mod backends;
+#[cfg(feature = "codegen")]
+pub mod codegen;
+#[cfg(feature = "model")]
 pub mod golden;
 pub mod inputs;
 pub mod reference;
+#[cfg(feature = "model")]
 pub mod replay;

@@ -4,12 +4,13 @@ use a2ats_kernel::{
     Dtype, Kernels,
     attention::{Causal, Partial, Selection},
     kv::{KvRows, Rows, row_bytes, row_width},
+    linear::Precision,
 };
 use a2ats_tests::{
     backends::on_every_backend,
     inputs::{
-        Guarded, Noise, ROUNDING, Stored, assert_close, config, dtypes, fitting, groups, head_dims, offsets,
-        query_precision, rounded, row_counts,
+        Guarded, Noise, ROUNDING, Stored, assert_close, config, dtypes, fitting, groups, head_dims,
+        input_rounding, offsets, query_precision, rounded, row_counts, weight_precision,
     },
     reference::{attention::attend, to_f64},
 };
@@ -20,6 +21,7 @@ use proptest::{prelude::*, sample::select};
 fn tolerance(kernels: &dyn Kernels, dtype: Dtype, head_dim: usize, rows: usize) -> f64 {
     ROUNDING * (3.0 + 0.1 * ((head_dim as f64).sqrt() + (rows as f64).sqrt()))
         + query_precision(kernels, dtype)
+        + weight_precision(kernels, dtype)
 }
 
 /// What the reference gives, and per element the sum of what rounding errors come from.
@@ -216,9 +218,16 @@ proptest! {
         on_every_backend(|kernels| {
             let mut out = Guarded::new(&vec![f32::NAN; queries.len()], offset);
             let past = (past > 0 || offset > 7).then_some(earlier);
-            kernels.attend_causal(&Causal { past, rows, first, group, queries: &queries, scale }, &mut out).unwrap();
-            let tolerance = [dtype, past_dtype].map(|dtype| tolerance(kernels, dtype, head_dim, earlier.len() + count));
-            assert_close(kernels.name(), &out, &want.values, &want.magnitudes, tolerance[0].max(tolerance[1]));
+            for precision in [Precision::Full, Precision::Rounded] {
+                let request = Causal { past, rows, first, group, queries: &queries, scale, precision };
+                kernels.attend_causal(&request, &mut out).unwrap();
+                let tolerance = [dtype, past_dtype].map(|dtype| {
+                    let rounded = if precision == Precision::Rounded { input_rounding(kernels, dtype) } else { 0.0 };
+                    tolerance(kernels, dtype, head_dim, earlier.len() + count) + rounded
+                });
+                let what = format!("{}, {precision:?}", kernels.name());
+                assert_close(&what, &out, &want.values, &want.magnitudes, tolerance[0].max(tolerance[1]));
+            }
         });
     }
 
@@ -250,7 +259,7 @@ proptest! {
             assert!(done.is_ok() || partial == before);
 
             let mut out = Guarded::new(&vec![-1.0; outputs], 1);
-            let request = Causal { past: None, rows, first, group, queries: &queries, scale: 1.0 };
+            let request = Causal { past: None, rows, first, group, queries: &queries, scale: 1.0, precision: Precision::Full };
             let done = kernels.attend_causal(&request, &mut out);
             let positions = queries.len().checked_div(group * head_dim).unwrap_or(0);
             let fits = (1..=16).contains(&group) && queries.len() == positions * group * head_dim;
@@ -344,6 +353,7 @@ fn rows_of_other_sizes_are_errors() {
             group: 1,
             queries: &[1.0; 18],
             scale: 1.0,
+            precision: Precision::Full,
         };
         assert!(kernels.attend_causal(&request, &mut [0.0; 18]).is_err());
     });

@@ -153,8 +153,8 @@ proptest! {
             let rounding: f64 = query.iter().zip(&center).map(|(q, c)| 1e-8 * (q * c).abs()).sum();
             for (c, score) in case.reference.scores(query).into_iter().enumerate() {
                 let own = &case.centered[c * head_dim..(c + 1) * head_dim];
-                want[c * group + h] = score - common;
-                magnitudes[c * group + h] = rounding + own.iter().zip(query).map(|(c, q)| (c * q).abs()).sum::<f64>();
+                want[h * codes + c] = score - common;
+                magnitudes[h * codes + c] = rounding + own.iter().zip(query).map(|(c, q)| (c * q).abs()).sum::<f64>();
             }
         }
         on_every_backend(|kernels| {
@@ -181,9 +181,11 @@ proptest! {
             let mut scores = vec![f32::NAN; copies * codes * group];
             let newest = with_key.then_some(&key[..]);
             let code = kernels.codeword_scores(&book, &queries, newest, &mut scores).unwrap();
-            let (first, others) = scores.split_at(codes * group);
-            for copy in others.chunks_exact(codes * group) {
-                assert_eq!(copy, first, "{} {dtype}", kernels.name());
+            for scores in scores.chunks_exact(copies * codes) {
+                let (first, others) = scores.split_at(codes);
+                for copy in others.chunks_exact(codes) {
+                    assert_eq!(copy, first, "{} {dtype}", kernels.name());
+                }
             }
             assert!(code.is_none_or(|code| usize::from(code) < codes), "the lowest of equal codes");
             let mut batch = [u16::MAX; 2];
@@ -258,7 +260,7 @@ proptest! {
         let mut want = vec![0.0; 2 * pairs * group];
         for (h, query) in to_f64(&queries).chunks_exact(head_dim).enumerate() {
             for (c, own) in case.centered.chunks_exact(head_dim).enumerate() {
-                want[c * group + h] = own.iter().zip(query).map(|(c, q)| c * q).sum();
+                want[h * 2 * pairs + c] = own.iter().zip(query).map(|(c, q)| c * q).sum();
             }
         }
         on_every_backend(|kernels| {

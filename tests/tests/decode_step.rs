@@ -10,7 +10,7 @@ use a2ats_tests::{
     backends::on_every_backend,
     inputs::{
         Noise, ROUNDING, assert_close, config, dtypes, groups, head_dims, query_precision, rounded,
-        unit_matrix,
+        unit_matrix, weight_precision,
     },
     reference::{
         attention::attend,
@@ -23,7 +23,7 @@ use proptest::{prelude::*, sample::select};
 
 /// Of Σ w_j (|v_j| + |out|), for scores of a few units at most: as in attention, with the scores' share left out.
 fn tolerance(kernels: &dyn Kernels, dtype: Dtype) -> f64 {
-    12.0 * ROUNDING + query_precision(kernels, dtype)
+    12.0 * ROUNDING + query_precision(kernels, dtype) + weight_precision(kernels, dtype)
 }
 
 /// One kv head's sequence, with everything that was put into it.
@@ -104,8 +104,7 @@ impl Sequence {
         let mut scores = vec![0.0; self.book.codes() * self.group];
         let newest = Some(&token.key[..]);
         kernels.codeword_scores(&self.book, &token.windowed_queries, newest, &mut scores).unwrap();
-        let of_head = |head: usize| to_f64(&scores).into_iter().skip(head).step_by(self.group).collect();
-        self.retrieved(&(0..self.group).map(of_head).collect::<Vec<_>>())
+        self.retrieved(&scores.chunks_exact(self.book.codes()).map(to_f64).collect::<Vec<_>>())
     }
 
     fn retrieved(&self, scores: &[Vec<f64>]) -> Retrieved {

@@ -5,12 +5,13 @@ use a2ats_kernel::{
     retrieval::{RetrievalIndex, RetrievalScratch},
 };
 use a2ats_tests::{
+    backends::on_every_backend,
     inputs::{Noise, config, groups},
     reference::retrieval::{Retrieved, retrieve},
 };
 use proptest::{prelude::*, sample::select};
 
-/// Scores `[codes, group]` that tie often: a handful of values, zeros of both signs and the ends of the range among
+/// Scores `[group, codes]` that tie often: a handful of values, zeros of both signs and the ends of the range among
 /// them, or numbers that hardly ever tie.
 fn scores(noise: &mut Noise, codes: usize, group: usize, levels: usize) -> Vec<f32> {
     const ENDS: [f32; 10] = [0.0, -0.0, 1.0, -1.0, f32::MAX, f32::MIN, 1e-45, -1e-45, 1e-30, 0.999_999_94];
@@ -29,8 +30,8 @@ fn reference(
     window: usize,
     sinks: usize,
 ) -> Retrieved {
-    let of_head = |head| scores.iter().skip(head).step_by(group).map(|&x| f64::from(x)).collect();
-    let heads: Vec<Vec<f64>> = (0..group).map(of_head).collect();
+    let of_head = |scores: &[f32]| scores.iter().map(|&x| f64::from(x)).collect();
+    let heads: Vec<Vec<f64>> = scores.chunks_exact(scores.len() / group).map(of_head).collect();
     let codes: Vec<usize> = codes.iter().map(|&code| code.into()).collect();
     retrieve(&heads, &codes, codes.len(), share, window, sinks)
 }
@@ -48,13 +49,15 @@ fn as_set(positions: &[u32]) -> Vec<u32> {
 }
 
 fn assert_chosen(index: &mut HeadIndex, sparsity: Sparsity, scores: &[f32], group: usize) {
-    let mut positions = vec![9; 3];
-    let choice = index.choose(scores, group, &mut RetrievalScratch::default(), &mut positions).unwrap();
     let Sparsity { retrieve, window, sinks } = sparsity;
     let want = reference(scores, group, index.codes(), retrieve, window, sinks);
-    assert_eq!(as_set(&positions), marked(&want.attended));
     let (attended, picked) = (marked(&want.attended).len(), marked(&want.picked).len());
-    assert_eq!(choice, Choice { tokens: index.codes().len(), attended, picked });
+    on_every_backend(|kernels| {
+        let mut positions = vec![9; 3];
+        let choice = index.choose(kernels, scores, &mut RetrievalScratch::default(), &mut positions).unwrap();
+        assert_eq!(as_set(&positions), marked(&want.attended), "{}", kernels.name());
+        assert_eq!(choice, Choice { tokens: index.codes().len(), attended, picked });
+    });
 }
 
 /// Shares of the context: none, hardly any, the paper's, half, almost all, all, more than all.
@@ -145,10 +148,12 @@ proptest! {
         let scores = scores(&mut noise, codes, group, levels);
         let want = reference(&scores, group, &all, share, 0, 0);
         let want: Vec<u32> = marked(&want.picked).into_iter().map(|i| at[i as usize]).collect();
-        let mut got = vec![u32::MAX];
-        index.retrieve(&scores, group, take, &mut RetrievalScratch::default(), &mut got).unwrap();
-        prop_assert_eq!(got[0], u32::MAX, "what was there stays");
-        prop_assert_eq!(as_set(&got[1..]), want);
+        on_every_backend(|kernels| {
+            let mut got = vec![u32::MAX];
+            index.retrieve(kernels, &scores, take, &mut RetrievalScratch::default(), &mut got).unwrap();
+            assert_eq!(got[0], u32::MAX, "what was there stays");
+            assert_eq!(as_set(&got[1..]), want, "{}", kernels.name());
+        });
     }
 
     #[test]
@@ -165,12 +170,14 @@ proptest! {
         prop_assert_eq!((index.len(), index.next_position()), if accepted { (7, first + 2) } else { (5, 7) });
 
         let length = if fits { codes * group } else { length };
-        let mut positions = vec![3];
-        let scratch = &mut RetrievalScratch::default();
-        let retrieved = index.retrieve(&vec![0.5; length], group, 2, scratch, &mut positions);
-        let accepted = (1..=16).contains(&group) && length == codes * group;
-        prop_assert_eq!(retrieved.is_ok(), accepted, "{:?}", retrieved);
-        prop_assert_eq!(positions, if accepted { vec![3, 2, 3] } else { vec![3] });
+        on_every_backend(|kernels| {
+            let mut positions = vec![3];
+            let scratch = &mut RetrievalScratch::default();
+            let retrieved = index.retrieve(kernels, &vec![0.5; length], 2, scratch, &mut positions);
+            let accepted = length.is_multiple_of(codes) && (1..=16).contains(&(length / codes));
+            assert_eq!(retrieved.is_ok(), accepted, "{retrieved:?}");
+            assert_eq!(positions, if accepted { vec![3, 2, 3] } else { vec![3] });
+        });
     }
 }
 
@@ -194,9 +201,46 @@ fn the_highest_of_65536_codes_is_retrieved_first() {
     index.extend(0, &[7, u16::MAX, 0, u16::MAX, 7]).unwrap();
     let mut scores = vec![0.0; 1 << 16];
     scores[usize::from(u16::MAX)] = 1.0;
-    let mut positions = Vec::new();
-    index.retrieve(&scores, 1, 3, &mut RetrievalScratch::default(), &mut positions).unwrap();
-    assert_eq!(as_set(&positions), [0, 1, 3]);
+    on_every_backend(|kernels| {
+        let mut positions = Vec::new();
+        index.retrieve(kernels, &scores, 3, &mut RetrievalScratch::default(), &mut positions).unwrap();
+        assert_eq!(as_set(&positions), [0, 1, 3]);
+    });
+}
+
+#[test]
+fn outliers_and_ends_of_the_range_are_told_apart() {
+    // Bisecting by distance never comes near the codes that matter here.
+    let mut scores: Vec<f32> = (0..600).map(|i| (i as f32 * 0.37).sin() * 1e-20).collect();
+    scores[3] = f32::MAX;
+    scores[599] = f32::INFINITY;
+    scores[7] = f32::MIN;
+    scores[8] = f32::NEG_INFINITY;
+    for take in [1, 2, 3, 30, 599] {
+        let mut index = RetrievalIndex::new(600).unwrap();
+        index.extend(0, &(0..600).collect::<Vec<u16>>()).unwrap();
+        let mut best: Vec<u32> = (0..600).collect();
+        best.sort_by(|&a, &b| scores[b as usize].total_cmp(&scores[a as usize]));
+        on_every_backend(|kernels| {
+            let mut got = Vec::new();
+            index.retrieve(kernels, &scores, take, &mut RetrievalScratch::default(), &mut got).unwrap();
+            assert_eq!(as_set(&got), as_set(&best[..take]), "{}", kernels.name());
+        });
+    }
+}
+
+#[test]
+fn scores_that_are_no_numbers_do_no_harm() {
+    let mut index = RetrievalIndex::new(40).unwrap();
+    index.extend(0, &(0..40).chain(0..40).collect::<Vec<u16>>()).unwrap();
+    for numbers in [0, 1, 20, 39] {
+        let scores: Vec<f32> = (0..40).map(|i| if i < numbers { i as f32 } else { f32::NAN }).collect();
+        on_every_backend(|kernels| {
+            let mut got = Vec::new();
+            index.retrieve(kernels, &scores, 30, &mut RetrievalScratch::default(), &mut got).unwrap();
+            assert!(as_set(&got).len() <= 80, "{}", kernels.name());
+        });
+    }
 }
 
 #[test]
@@ -213,8 +257,10 @@ fn a_code_outside_the_codebook_is_an_error_once_it_leaves_the_window() {
     let sparsity = Sparsity { retrieve: 0.5, window: 2, sinks: 0 };
     let mut index = HeadIndex::new(3, sparsity).unwrap();
     index.append(&[0, 3, 1, 2]);
-    let mut positions = Vec::new();
-    assert!(index.choose(&[0.0; 3], 1, &mut RetrievalScratch::default(), &mut positions).is_err());
+    on_every_backend(|kernels| {
+        let mut positions = Vec::new();
+        assert!(index.choose(kernels, &[0.0; 3], &mut RetrievalScratch::default(), &mut positions).is_err());
+    });
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use crate::simd::Simd;
 use half::{bf16, f16};
 use std::arch::x86_64::{
-    __m256, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_loadu_si128, _mm_prefetch,
-    _mm256_castps256_ps128, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_storeu_ps,
+    __m256, _CMP_GE_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_loadu_si128,
+    _mm_prefetch, _mm256_castps256_ps128, _mm256_cvtph_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_storeu_ps,
 };
 
 pulp::simd_type! {
@@ -89,10 +90,10 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn power_of_two(self, x: __m256) -> __m256 {
+    fn scale_by_power_of_two(self, x: __m256, n: __m256) -> __m256 {
         let biased =
-            self.avx2._mm256_add_epi32(self.avx._mm256_cvtps_epi32(x), self.avx._mm256_set1_epi32(127));
-        self.avx._mm256_castsi256_ps(self.avx2._mm256_slli_epi32::<23>(biased))
+            self.avx2._mm256_add_epi32(self.avx._mm256_cvtps_epi32(n), self.avx._mm256_set1_epi32(127));
+        self.avx._mm256_mul_ps(x, self.avx._mm256_castsi256_ps(self.avx2._mm256_slli_epi32::<23>(biased)))
     }
 
     #[inline(always)]
@@ -100,8 +101,8 @@ impl Simd for Avx2 {
         let from = &from[..16];
         // SAFETY: sixteen bf16 were just checked to be there; the token proves AVX.
         let pairs = unsafe { _mm256_loadu_si256(from.as_ptr().cast()) };
-        let odd =
-            self.avx2._mm256_and_si256(pairs, self.avx._mm256_set1_epi32(0xffff_0000_u32.cast_signed()));
+        // Zero can be made anew at any time; a mask of bits would take one of the registers that tiles are short of.
+        let odd = self.avx2._mm256_blend_epi16::<0b1010_1010>(self.avx._mm256_setzero_si256(), pairs);
         [
             self.avx._mm256_castsi256_ps(self.avx2._mm256_slli_epi32::<16>(pairs)),
             self.avx._mm256_castsi256_ps(odd),
@@ -112,7 +113,7 @@ impl Simd for Avx2 {
     fn load_f16(self, from: &[f16]) -> __m256 {
         let from = &from[..8];
         // SAFETY: eight f16 were just checked to be there; the token proves F16C.
-        unsafe { std::arch::x86_64::_mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())) }
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())) }
     }
 
     #[inline(always)]
@@ -131,6 +132,23 @@ impl Simd for Avx2 {
         let pairs = self.avx._mm256_max_ps(quads, self.avx._mm256_permute_ps::<0b01_00_11_10>(quads));
         let whole = self.avx._mm256_max_ps(pairs, self.avx._mm256_permute_ps::<0b10_11_00_01>(pairs));
         self.avx._mm256_cvtss_f32(whole)
+    }
+
+    #[inline(always)]
+    fn at_least(self, x: __m256, threshold: __m256) -> u32 {
+        let wanted = self.avx._mm256_cmp_ps::<_CMP_GE_OQ>(x, threshold);
+        self.avx._mm256_movemask_ps(wanted).cast_unsigned()
+    }
+
+    #[inline(always)]
+    fn add_where_at_least(self, sum: __m256, x: __m256, threshold: __m256, counts: &[u32]) -> __m256 {
+        let counts = &counts[..8];
+        // SAFETY: eight u32 were just checked to be there; the token proves AVX.
+        let counts = unsafe { _mm256_loadu_si256(counts.as_ptr().cast()) };
+        let wanted = self.avx._mm256_castps_si256(self.avx._mm256_cmp_ps::<_CMP_GE_OQ>(x, threshold));
+        let sum = self.avx._mm256_castps_si256(sum);
+        let sum = self.avx2._mm256_add_epi32(sum, self.avx2._mm256_and_si256(wanted, counts));
+        self.avx._mm256_castsi256_ps(sum)
     }
 
     #[inline(always)]

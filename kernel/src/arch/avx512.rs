@@ -22,6 +22,8 @@ macro_rules! avx512_methods {
         type F32 = std::arch::x86_64::__m512;
         const LANES: usize = 16;
         const REGISTERS: usize = 32;
+        // Scaling goes down through the subnormal numbers, of which 2^-149 is the last.
+        const VANISHING_POWER: f32 = -152.0;
 
         #[inline(always)]
         fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {
@@ -89,8 +91,8 @@ macro_rules! avx512_methods {
         }
 
         #[inline(always)]
-        fn power_of_two(self, x: Self::F32) -> Self::F32 {
-            self.avx512f._mm512_scalef_ps(self.avx512f._mm512_set1_ps(1.0), x)
+        fn scale_by_power_of_two(self, x: Self::F32, n: Self::F32) -> Self::F32 {
+            self.avx512f._mm512_scalef_ps(x, n)
         }
 
         #[inline(always)]
@@ -98,10 +100,11 @@ macro_rules! avx512_methods {
             let from = &from[..32];
             // SAFETY: thirty-two bf16 were just checked to be there; the token proves AVX-512 F.
             let pairs = unsafe { std::arch::x86_64::_mm512_loadu_si512(from.as_ptr().cast()) };
-            let mask = self.avx512f._mm512_set1_epi32(0xffff_0000_u32.cast_signed());
+            // A mask of halves and not of bits: it does not take one of the registers that tiles are short of.
+            let odd = self.avx512bw._mm512_maskz_mov_epi16(0xaaaa_aaaa, pairs);
             [
                 self.avx512f._mm512_castsi512_ps(self.avx512f._mm512_slli_epi32::<16>(pairs)),
-                self.avx512f._mm512_castsi512_ps(self.avx512f._mm512_and_si512(pairs, mask)),
+                self.avx512f._mm512_castsi512_ps(odd),
             ]
         }
 
@@ -131,6 +134,28 @@ macro_rules! avx512_methods {
             let pairs = self.avx._mm256_max_ps(quads, self.avx._mm256_permute_ps::<0b01_00_11_10>(quads));
             let whole = self.avx._mm256_max_ps(pairs, self.avx._mm256_permute_ps::<0b10_11_00_01>(pairs));
             self.avx._mm256_cvtss_f32(whole)
+        }
+
+        #[inline(always)]
+        fn at_least(self, x: Self::F32, threshold: Self::F32) -> u32 {
+            u32::from(self.avx512f._mm512_cmp_ps_mask::<{ std::arch::x86_64::_CMP_GE_OQ }>(x, threshold))
+        }
+
+        #[inline(always)]
+        fn add_where_at_least(
+            self,
+            sum: Self::F32,
+            x: Self::F32,
+            threshold: Self::F32,
+            counts: &[u32],
+        ) -> Self::F32 {
+            let counts = &counts[..16];
+            let f = self.avx512f;
+            // SAFETY: sixteen u32 were just checked to be there; the token proves AVX-512 F.
+            let counts = unsafe { std::arch::x86_64::_mm512_loadu_si512(counts.as_ptr().cast()) };
+            let sum = f._mm512_castps_si512(sum);
+            let mask = f._mm512_cmp_ps_mask::<{ std::arch::x86_64::_CMP_GE_OQ }>(x, threshold);
+            f._mm512_castsi512_ps(f._mm512_mask_add_epi32(sum, mask, sum, counts))
         }
 
         #[inline(always)]

@@ -3,7 +3,10 @@
 use crate::{arch::avx512::avx512_methods, simd::Simd};
 use bytemuck::cast;
 use half::bf16;
-use std::arch::x86_64::{__m256i, __m512, __m512i, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps};
+use std::arch::x86_64::{
+    __m256i, __m512, __m512i, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512,
+};
 
 pulp::simd_type! {
     /// Proof that the CPU has AVX-512 F, BW, DQ, VL and BF16.
@@ -43,6 +46,7 @@ impl Avx512Bf16 {
 
 impl Simd for Avx512Bf16 {
     const NAME: &'static str = "avx512bf16";
+    const MULTIPLIES_BF16: bool = true;
     avx512_methods!();
 
     // Row blocks stay bf16 pairs in one register; the second register of the pair that the generic code passes
@@ -64,11 +68,56 @@ impl Simd for Avx512Bf16 {
     }
 
     #[inline(always)]
-    fn dot_bf16(self, sum: __m512, row: [__m512; 2], query: [__m512; 2]) -> __m512 {
+    fn dot_bf16<const FULL: bool>(self, sum: __m512, row: [__m512; 2], query: [__m512; 2]) -> __m512 {
         // SAFETY: register arithmetic only; the token proves AVX-512 BF16.
         unsafe {
             let sum = _mm512_dpbf16_ps(sum, cast(row[0]), cast(query[0]));
-            _mm512_dpbf16_ps(sum, cast(row[0]), cast(query[1]))
+            if FULL { _mm512_dpbf16_ps(sum, cast(row[0]), cast(query[1])) } else { sum }
         }
+    }
+
+    // Values are weighed two rows at a time: their elements interleaved, weights as pairs of bf16. The weights' sum is
+    // that of the rounded ones, so that what rounding does to an output is 2^-9 of how far its values lie apart, as
+    // much as rounding the values to bf16 did before.
+
+    #[inline(always)]
+    fn interleave_bf16(self, first: &[bf16], second: &[bf16]) -> [__m512; 2] {
+        let (first, second) = (&first[..32], &second[..32]);
+        // SAFETY: thirty-two bf16 (64 bytes) were just checked to be in each; the token proves AVX-512 F.
+        let (first, second) = unsafe {
+            (_mm512_loadu_si512(first.as_ptr().cast()), _mm512_loadu_si512(second.as_ptr().cast()))
+        };
+        let low = self.avx512bw._mm512_unpacklo_epi16(first, second);
+        let high = self.avx512bw._mm512_unpackhi_epi16(first, second);
+        [self.avx512f._mm512_castsi512_ps(low), self.avx512f._mm512_castsi512_ps(high)]
+    }
+
+    #[inline(always)]
+    fn put_bf16_weights(self, total: __m512, weights: [__m512; 2], scores: &mut [f32], at: usize) -> __m512 {
+        // SAFETY: register arithmetic only; the token proves AVX-512 BF16.
+        let packed: __m512 = cast(unsafe { _mm512_cvtne2ps_pbh(weights[1], weights[0]) });
+        self.store(packed, &mut scores[at / 2..]);
+        let ones = self.avx512f._mm512_castsi512_ps(self.avx512f._mm512_set1_epi32(0x3f80_3f80));
+        // SAFETY: as above.
+        unsafe { _mm512_dpbf16_ps(total, cast(packed), cast(ones)) }
+    }
+
+    #[inline(always)]
+    fn bf16_value_place(natural: usize) -> usize {
+        // Unpacking works in quarters of eight elements: their first four go to one register, their last four to the other.
+        let (quarter, within) = (natural / 8, natural % 8);
+        quarter * 4 + within % 4 + 16 * (within / 4)
+    }
+
+    #[inline(always)]
+    fn broadcast_bf16_pair(self, pair: &[bf16]) -> __m512 {
+        let pair = bytemuck::pod_read_unaligned(bytemuck::cast_slice(&pair[..2]));
+        self.avx512f._mm512_castsi512_ps(self.avx512f._mm512_set1_epi32(pair))
+    }
+
+    #[inline(always)]
+    fn multiply_bf16_pairs(self, sum: __m512, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: register arithmetic only; the token proves AVX-512 BF16.
+        unsafe { _mm512_dpbf16_ps(sum, cast(a), cast(b)) }
     }
 }

@@ -1,11 +1,11 @@
 //! NEON, which every AArch64 CPU has: four lanes, thirty-two registers.
 
 use crate::simd::Simd;
-use half::{bf16, f16};
 use std::arch::aarch64::{
-    float32x4_t, vaddq_f32, vaddq_s32, vaddvq_f32, vandq_u32, vcvt_f32_f16, vcvtnq_s32_f32, vdivq_f32,
-    vdupq_n_f32, vdupq_n_s32, vdupq_n_u32, vfmaq_f32, vld1_u16, vld1q_f32, vld1q_u16, vmaxq_f32, vmaxvq_f32,
-    vminq_f32, vmulq_f32, vpaddq_f32, vreinterpret_f16_u16, vreinterpretq_f32_s32, vreinterpretq_f32_u32,
+    float32x4_t, vaddq_f32, vaddq_s32, vaddq_u32, vaddvq_f32, vaddvq_u32, vandq_u32, vcgeq_f32, vcvt_f32_f16,
+    vcvtnq_s32_f32, vdivq_f32, vdup_n_u16, vdupq_n_f32, vdupq_n_s32, vdupq_n_u32, vfmaq_f32, vld1_u16,
+    vld1q_f32, vld1q_u16, vld1q_u32, vmaxq_f32, vmaxvq_f32, vminq_f32, vmulq_f32, vpaddq_f32,
+    vreinterpret_f16_u16, vreinterpretq_f32_s32, vreinterpretq_f32_u32, vreinterpretq_u32_f32,
     vreinterpretq_u32_u16, vrndnq_f32, vshlq_n_s32, vshlq_n_u32, vst1q_f32, vsubq_f32,
 };
 
@@ -21,7 +21,7 @@ macro_rules! register_methods {
     ($($name:ident($($argument:ident),*) = $body:expr;)*) => {
         $(
             #[inline(always)]
-            fn $name(self, $($argument: float32x4_t),*) -> float32x4_t {
+            fn $name(self, $($argument: Self::F32),*) -> Self::F32 {
                 // SAFETY: register arithmetic only; the token proves NEON.
                 unsafe { $body }
             }
@@ -29,86 +29,122 @@ macro_rules! register_methods {
     };
 }
 
-impl Simd for Neon {
-    type F32 = float32x4_t;
-    const NAME: &'static str = "neon";
-    const LANES: usize = 4;
-    const REGISTERS: usize = 32;
+pub(crate) use register_methods;
 
-    #[inline(always)]
-    fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {
-        Self::vectorize(self, work)
-    }
+/// The required methods on four lanes, for every token that has NEON.
+macro_rules! neon_methods {
+    () => {
+        type F32 = float32x4_t;
+        const LANES: usize = 4;
+        const REGISTERS: usize = 32;
 
-    register_methods! {
-        add(a, b) = vaddq_f32(a, b);
-        sub(a, b) = vsubq_f32(a, b);
-        mul(a, b) = vmulq_f32(a, b);
-        div(a, b) = vdivq_f32(a, b);
-        mul_add(a, b, c) = vfmaq_f32(c, a, b);
-        max(a, b) = vmaxq_f32(a, b);
-        min(a, b) = vminq_f32(a, b);
-        round(x) = vrndnq_f32(x);
-        power_of_two(x) = vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtnq_s32_f32(x), vdupq_n_s32(127))));
-    }
-
-    #[inline(always)]
-    fn splat(self, x: f32) -> float32x4_t {
-        // SAFETY: register arithmetic only; the token proves NEON.
-        unsafe { vdupq_n_f32(x) }
-    }
-
-    #[inline(always)]
-    fn load(self, from: &[f32]) -> float32x4_t {
-        let from = &from[..4];
-        // SAFETY: four f32 were just checked to be there; the token proves NEON.
-        unsafe { vld1q_f32(from.as_ptr()) }
-    }
-
-    #[inline(always)]
-    fn store(self, x: float32x4_t, to: &mut [f32]) {
-        let to = &mut to[..4];
-        // SAFETY: four f32 were just checked to be there; the token proves NEON.
-        unsafe { vst1q_f32(to.as_mut_ptr(), x) }
-    }
-
-    #[inline(always)]
-    fn load_bf16_even_odd(self, from: &[bf16]) -> [float32x4_t; 2] {
-        let from = &from[..8];
-        // SAFETY: eight bf16, which are u16 in memory, were just checked to be there; the token proves NEON.
-        unsafe {
-            let pairs = vreinterpretq_u32_u16(vld1q_u16(from.as_ptr().cast()));
-            let odd = vandq_u32(pairs, vdupq_n_u32(0xffff_0000));
-            [vreinterpretq_f32_u32(vshlq_n_u32::<16>(pairs)), vreinterpretq_f32_u32(odd)]
+        #[inline(always)]
+        fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {
+            Self::vectorize(self, work)
         }
-    }
 
-    #[inline(always)]
-    fn load_f16(self, from: &[f16]) -> float32x4_t {
-        let from = &from[..4];
-        // SAFETY: four f16, which are u16 in memory, were just checked to be there; the token proves NEON.
-        unsafe { vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from.as_ptr().cast()))) }
-    }
+        register_methods! {
+            add(a, b) = vaddq_f32(a, b);
+            sub(a, b) = vsubq_f32(a, b);
+            mul(a, b) = vmulq_f32(a, b);
+            div(a, b) = vdivq_f32(a, b);
+            mul_add(a, b, c) = vfmaq_f32(c, a, b);
+            max(a, b) = vmaxq_f32(a, b);
+            min(a, b) = vminq_f32(a, b);
+            round(x) = vrndnq_f32(x);
+            scale_by_power_of_two(x, n) = vmulq_f32(
+                x,
+                vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)))),
+            );
+        }
 
-    #[inline(always)]
-    fn reduce_add(self, x: float32x4_t) -> f32 {
-        // SAFETY: register arithmetic only; the token proves NEON.
-        unsafe { vaddvq_f32(x) }
-    }
+        #[inline(always)]
+        fn splat(self, x: f32) -> float32x4_t {
+            // SAFETY: register arithmetic only; the token proves NEON.
+            unsafe { vdupq_n_f32(x) }
+        }
 
-    #[inline(always)]
-    fn reduce_max(self, x: float32x4_t) -> f32 {
-        // SAFETY: register arithmetic only; the token proves NEON.
-        unsafe { vmaxvq_f32(x) }
-    }
+        #[inline(always)]
+        fn load(self, from: &[f32]) -> float32x4_t {
+            let from = &from[..4];
+            // SAFETY: four f32 were just checked to be there; the token proves NEON.
+            unsafe { vld1q_f32(from.as_ptr()) }
+        }
 
-    #[inline(always)]
-    fn reduce_add_4(self, x: [float32x4_t; 4]) -> [f32; 4] {
-        let [a, b, c, d] = x;
-        // SAFETY: register arithmetic only; the token proves NEON.
-        let sums = unsafe { vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)) };
-        let mut out = [0.0; 4];
-        self.store(sums, &mut out);
-        out
-    }
+        #[inline(always)]
+        fn store(self, x: float32x4_t, to: &mut [f32]) {
+            let to = &mut to[..4];
+            // SAFETY: four f32 were just checked to be there; the token proves NEON.
+            unsafe { vst1q_f32(to.as_mut_ptr(), x) }
+        }
+
+        #[inline(always)]
+        fn load_bf16_even_odd(self, from: &[half::bf16]) -> [float32x4_t; 2] {
+            let from = &from[..8];
+            // SAFETY: eight bf16, which are u16 in memory, were just checked to be there; the token proves NEON.
+            unsafe {
+                let pairs = vreinterpretq_u32_u16(vld1q_u16(from.as_ptr().cast()));
+                let odd = vandq_u32(pairs, vdupq_n_u32(0xffff_0000));
+                [vreinterpretq_f32_u32(vshlq_n_u32::<16>(pairs)), vreinterpretq_f32_u32(odd)]
+            }
+        }
+
+        #[inline(always)]
+        fn load_f16(self, from: &[half::f16]) -> float32x4_t {
+            let from = &from[..4];
+            // SAFETY: four f16, which are u16 in memory, were just checked to be there; the token proves NEON.
+            unsafe { vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from.as_ptr().cast()))) }
+        }
+
+        #[inline(always)]
+        fn reduce_add(self, x: float32x4_t) -> f32 {
+            // SAFETY: register arithmetic only; the token proves NEON.
+            unsafe { vaddvq_f32(x) }
+        }
+
+        #[inline(always)]
+        fn reduce_max(self, x: float32x4_t) -> f32 {
+            // SAFETY: register arithmetic only; the token proves NEON.
+            unsafe { vmaxvq_f32(x) }
+        }
+
+        #[inline(always)]
+        fn at_least(self, x: float32x4_t, threshold: float32x4_t) -> u32 {
+            const BITS: [u32; 4] = [1, 2, 4, 8];
+            // SAFETY: four u32 are there; the token proves NEON.
+            unsafe { vaddvq_u32(vandq_u32(vcgeq_f32(x, threshold), vld1q_u32(BITS.as_ptr()))) }
+        }
+
+        #[inline(always)]
+        fn add_where_at_least(
+            self,
+            sum: float32x4_t,
+            x: float32x4_t,
+            threshold: float32x4_t,
+            counts: &[u32],
+        ) -> float32x4_t {
+            let counts = &counts[..4];
+            // SAFETY: four u32 were just checked to be there; the token proves NEON.
+            unsafe {
+                let counts = vandq_u32(vcgeq_f32(x, threshold), vld1q_u32(counts.as_ptr()));
+                vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(sum), counts))
+            }
+        }
+
+        #[inline(always)]
+        fn reduce_add_4(self, x: [float32x4_t; 4]) -> [f32; 4] {
+            let [a, b, c, d] = x;
+            // SAFETY: register arithmetic only; the token proves NEON.
+            let sums = unsafe { vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)) };
+            let mut out = [0.0; 4];
+            self.store(sums, &mut out);
+            out
+        }
+    };
+}
+pub(crate) use neon_methods;
+
+impl Simd for Neon {
+    const NAME: &'static str = "neon";
+    neon_methods!();
 }

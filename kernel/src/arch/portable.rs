@@ -79,9 +79,9 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn power_of_two(self, x: f32x8) -> f32x8 {
-        let exponent: i32x8 = x.fast_round_int() + i32x8::splat(127);
-        cast(exponent << 23)
+    fn scale_by_power_of_two(self, x: f32x8, n: f32x8) -> f32x8 {
+        let exponent: i32x8 = n.fast_round_int() + i32x8::splat(127);
+        x * cast::<i32x8, f32x8>(exponent << 23)
     }
 
     #[inline(always)]
@@ -95,6 +95,18 @@ impl Simd for Portable {
         let mut wide = [0.0; 8];
         from[..8].convert_to_f32_slice(&mut wide);
         f32x8::new(wide)
+    }
+
+    #[inline(always)]
+    fn at_least(self, x: f32x8, threshold: f32x8) -> u32 {
+        x.simd_ge(threshold).to_bitmask()
+    }
+
+    #[inline(always)]
+    fn add_where_at_least(self, sum: f32x8, x: f32x8, threshold: f32x8, counts: &[u32]) -> f32x8 {
+        let counts: u32x8 = pod_read_unaligned(bytemuck::cast_slice(&counts[..8]));
+        let wanted: u32x8 = cast(x.simd_ge(threshold));
+        cast(cast::<f32x8, u32x8>(sum) + (wanted & counts))
     }
 
     #[inline(always)]

@@ -1,18 +1,14 @@
-//! The core: some query vectors over a run of rows, 64 rows at a time.
+//! The core: some query vectors over a run of rows, a block at a time.
 
-use super::Partial;
+use super::{Partial, weigh::weigh_block};
 use crate::{
-    dots::{
-        MAX_TILE_QUERIES, Products, RowSet, dots, operand_len, prepare_query, query_tiles, with_tile_width,
-    },
     dtype::Element,
     kv::row_width,
-    simd::{LockStep, MAX_LANES, Simd},
+    linear::Precision,
+    rows::{Ahead, BLOCK, Block, RowSet, block_products},
+    simd::Simd,
+    tile::{operand_len, prepare_query, query_tiles},
 };
-use std::{array, ops::Range};
-
-/// Rows of a block. Scores of all queries, keys and values of a block stay in L1 and L2; larger blocks gave nothing.
-const BLOCK: usize = 64;
 
 /// Query vectors in operand form.
 pub(super) struct Queries {
@@ -48,6 +44,7 @@ pub(crate) enum Visible {
 }
 
 impl Visible {
+    #[inline(always)]
     fn count(self, query: usize, rows: usize) -> usize {
         match self {
             Self::All => rows,
@@ -60,56 +57,62 @@ impl Visible {
 #[inline(never)]
 pub(super) fn attend_rows<S: Simd, T: Element>(
     s: S,
-    rows: &RowSet<'_, T>,
+    set: &RowSet<'_, T>,
     queries: &Queries,
     visible: Visible,
+    precision: Precision,
     out: &mut Partial,
 ) {
-    let n = queries.count();
-    let width = row_width(queries.head_dim);
-    out.reset(n, queries.head_dim);
-    // Sums over values in register order while the rows go by; see `Element`.
-    let mut sums = vec![0.0; n * width];
-    let mut weights = vec![0.0; n * BLOCK];
-    for start in (0..rows.len()).step_by(BLOCK) {
-        let block = start..rows.len().min(start + BLOCK);
-        score_block(s, rows, block.clone(), queries, &mut weights);
-        s.vectorize(
-            #[inline(always)]
-            || {
-                for (q, weights) in weights.chunks_exact_mut(BLOCK).enumerate() {
-                    let visible = visible.count(q, block.end).saturating_sub(start);
-                    weights[visible..].fill(f32::NEG_INFINITY);
-                    let sums = &mut sums[q * width..(q + 1) * width];
-                    softmax_block(s, weights, &mut out.largest[q], &mut out.sum[q], sums);
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let n = queries.count();
+            let width = row_width(queries.head_dim);
+            out.reset(n, queries.head_dim);
+            // Sums over values in the registers' order while the rows go by; see `Element`.
+            let mut sums = vec![0.0; n * width];
+            let mut weights = vec![0.0; n * BLOCK];
+            let mut block = Block::new(set, 0);
+            (0..BLOCK).for_each(
+                #[inline(always)]
+                |row| block.prefetch(s, row, 0, 2 * width),
+            );
+            for start in (0..set.len()).step_by(BLOCK) {
+                let next = Block::new(set, start + BLOCK);
+                for (first, tile) in query_tiles::<S>(n) {
+                    let operands = &queries.operands[first * width..];
+                    let scores = &mut weights[first * BLOCK..(first + tile) * BLOCK];
+                    let ahead = (first == 0).then_some(Ahead { block: &next, per: 2 });
+                    block_products(s, &block, ahead, operands, width, precision, scores);
                 }
-                add_values(s, rows, block, width, &weights, &mut sums);
-            },
-        );
-    }
-    restore_order::<S, T>(&sums, width, queries.head_dim, &mut out.values);
+                for (q, (weights, sums)) in
+                    weights.chunks_exact_mut(BLOCK).zip(sums.chunks_exact_mut(width)).enumerate()
+                {
+                    let visible = visible.count(q, start + block.len).saturating_sub(start);
+                    weights[visible..].fill(f32::NEG_INFINITY);
+                    softmax_block::<S, T>(s, weights, &mut out.largest[q], &mut out.sum[q], sums);
+                }
+                for (first, tile) in query_tiles::<S>(n) {
+                    let weights = &weights[first * BLOCK..(first + tile) * BLOCK];
+                    let sums = &mut sums[first * width..(first + tile) * width];
+                    weigh_block(s, &block, (first == 0).then_some(&next), weights, width, sums);
+                }
+                block = next;
+            }
+            restore_order::<S, T>(&sums, width, queries.head_dim, &mut out.values);
+        },
+    );
 }
 
-/// Scores of all queries with a block's keys: `scores` is `[n, BLOCK]`.
-fn score_block<S: Simd, T: Element>(
-    s: S,
-    rows: &RowSet<'_, T>,
-    block: Range<usize>,
-    queries: &Queries,
-    scores: &mut [f32],
-) {
-    let width = row_width(queries.head_dim);
-    for (first, tile) in query_tiles(queries.count()) {
-        let operands = &queries.operands[first * width..];
-        let values = &mut scores[first * BLOCK..(first + tile) * BLOCK];
-        let out = Products { values, per_row: 1, per_query: BLOCK, accumulate: false };
-        dots(s, rows, block.clone(), 0..width, operands, tile, first == 0, out);
-    }
-}
-
-/// Turns a query's scores of a block into softmax terms, rescaling what was summed before if a larger score came.
+/// Turns a query's scores of a block into weights, rescaling what was summed before if a larger score came.
 #[inline(always)]
-fn softmax_block<S: Simd>(s: S, scores: &mut [f32], largest: &mut f32, sum: &mut f32, values: &mut [f32]) {
+fn softmax_block<S: Simd, T: Element>(
+    s: S,
+    scores: &mut [f32],
+    largest: &mut f32,
+    sum: &mut f32,
+    values: &mut [f32],
+) {
     let mut top = s.splat(f32::NEG_INFINITY);
     for scores in scores.chunks_exact(S::LANES) {
         top = s.max(top, s.load(scores));
@@ -127,10 +130,11 @@ fn softmax_block<S: Simd>(s: S, scores: &mut [f32], largest: &mut f32, sum: &mut
     }
     let reference = s.splat(*largest);
     let mut total = s.splat(0.0);
-    for scores in scores.chunks_exact_mut(S::LANES) {
-        let term = s.exp(s.sub(s.load(scores), reference));
-        total = s.add(total, term);
-        s.store(term, scores);
+    for at in (0..BLOCK).step_by(2 * S::LANES) {
+        let (low, high) = scores[at..at + 2 * S::LANES].split_at(S::LANES);
+        let low = s.exp(s.sub(s.load(low), reference));
+        let high = s.exp(s.sub(s.load(high), reference));
+        total = T::put_weights(s, total, [low, high], scores, at);
     }
     *sum += s.reduce_add(total);
 }
@@ -143,68 +147,13 @@ fn scale_all<S: Simd>(s: S, x: &mut [f32], factor: f32) {
     }
 }
 
-/// Adds the weighted values of a block to the queries' sums: `weights` is `[n, BLOCK]`, `sums` `[n, width]`.
-#[inline(always)]
-fn add_values<S: Simd, T: Element>(
-    s: S,
-    rows: &RowSet<'_, T>,
-    block: Range<usize>,
-    width: usize,
-    weights: &[f32],
-    sums: &mut [f32],
-) {
-    for (first, tile) in query_tiles(weights.len() / BLOCK) {
-        let weights = &weights[first * BLOCK..(first + tile) * BLOCK];
-        let sums = &mut sums[first * width..(first + tile) * width];
-        with_tile_width!(tile, H => {
-            for at in (0..width).step_by(2 * S::LANES) {
-                add_value_block::<S, T, H>(s, rows, block.clone(), weights, width, at, sums);
-            }
-        });
-    }
-}
-
-/// One block of 2·LANES value elements of all rows, for `H` queries, whose sums stay in registers meanwhile.
-#[inline(always)]
-fn add_value_block<S: Simd, T: Element, const H: usize>(
-    s: S,
-    rows: &RowSet<'_, T>,
-    block: Range<usize>,
-    weights: &[f32],
-    width: usize,
-    at: usize,
-    sums: &mut [f32],
-) {
-    const { assert!(H <= MAX_TILE_QUERIES) };
-    let mut registers = [[s.splat(0.0); 2]; H];
-    for (h, registers) in registers.iter_mut().enumerate() {
-        let (low, high) = sums[h * width + at..][..2 * S::LANES].split_at(S::LANES);
-        *registers = [s.load(low), s.load(high)];
-    }
-    let of_query: [&[f32]; H] = array::from_fn(|h| &weights[h * BLOCK..(h + 1) * BLOCK]);
-    for (i, weights) in block.clone().zip(LockStep::new(of_query, block.len(), 1)) {
-        let [low, high] = T::load(s, rows.row(i, width + at, 2 * S::LANES));
-        for (registers, weight) in registers.iter_mut().zip(weights) {
-            let weight = s.splat(weight[0]);
-            registers[0] = s.mul_add(low, weight, registers[0]);
-            registers[1] = s.mul_add(high, weight, registers[1]);
-        }
-    }
-    for (h, [low, high]) in registers.into_iter().enumerate() {
-        let sums = &mut sums[h * width + at..][..2 * S::LANES];
-        s.store(low, &mut sums[..S::LANES]);
-        s.store(high, &mut sums[S::LANES..]);
-    }
-}
-
-/// Brings sums over values back from register order to memory order, without the padding.
+/// Brings sums over values back from the registers' order to memory's, without the padding.
 #[inline(always)]
 fn restore_order<S: Simd, T: Element>(sums: &[f32], width: usize, head_dim: usize, values: &mut [f32]) {
     let block = 2 * S::LANES;
-    const { assert!(S::LANES <= MAX_LANES) };
     for (sums, values) in sums.chunks_exact(width).zip(values.chunks_exact_mut(head_dim)) {
         for (i, value) in values.iter_mut().enumerate() {
-            *value = sums[i / block * block + T::register_place(i % block, S::LANES)];
+            *value = sums[i / block * block + T::value_place::<S>(i % block)];
         }
     }
 }

@@ -20,14 +20,16 @@
 
 mod block;
 mod partial;
+mod weigh;
 
 pub use partial::Partial;
 
 use crate::{
-    dots::RowSet,
     dtype::{Element, Elements},
     error::{Error, Result, expect_len},
     kv::{Rows, check_group, row_width},
+    linear::Precision,
+    rows::RowSet,
     simd::Simd,
 };
 pub(crate) use block::Visible;
@@ -74,6 +76,7 @@ pub(crate) fn check_attend(rows: &Rows<'_>, selection: &Selection<'_>, queries: 
     Ok(group)
 }
 
+#[expect(clippy::too_many_arguments, reason = "what is asked, how exactly, and where it goes")]
 /// Attention of some queries over the selected rows, of which each query sees those that `visible` says.
 #[inline(always)]
 pub(crate) fn attend<S: Simd>(
@@ -83,12 +86,19 @@ pub(crate) fn attend<S: Simd>(
     queries: &[f32],
     scale: f32,
     visible: Visible,
+    precision: Precision,
     out: &mut Partial,
 ) {
     match rows.elements() {
-        Elements::F32(elements) => attend_typed(s, elements, rows, selection, queries, scale, visible, out),
-        Elements::F16(elements) => attend_typed(s, elements, rows, selection, queries, scale, visible, out),
-        Elements::Bf16(elements) => attend_typed(s, elements, rows, selection, queries, scale, visible, out),
+        Elements::F32(elements) => {
+            attend_typed(s, elements, rows, selection, queries, scale, visible, precision, out)
+        }
+        Elements::F16(elements) => {
+            attend_typed(s, elements, rows, selection, queries, scale, visible, precision, out)
+        }
+        Elements::Bf16(elements) => {
+            attend_typed(s, elements, rows, selection, queries, scale, visible, precision, out)
+        }
     }
 }
 
@@ -102,6 +112,7 @@ fn attend_typed<S: Simd, T: Element>(
     queries: &[f32],
     scale: f32,
     visible: Visible,
+    precision: Precision,
     out: &mut Partial,
 ) {
     let stride = 2 * row_width(rows.head_dim());
@@ -113,7 +124,7 @@ fn attend_typed<S: Simd, T: Element>(
         Selection::Positions(positions) => RowSet { elements, stride, positions: Some(positions) },
     };
     let queries = Queries::new::<S, T>(s, queries, rows.head_dim(), scale);
-    attend_rows(s, &set, &queries, visible, out);
+    attend_rows(s, &set, &queries, visible, precision, out);
 }
 
 /// A request for causal attention: what prefill does for one kv head.
@@ -131,6 +142,8 @@ pub struct Causal<'a> {
     pub queries: &'a [f32],
     /// What scores are multiplied by: 1/√head_dim as a rule.
     pub scale: f32,
+    /// How exactly queries are seen; decode always sees them in full.
+    pub precision: Precision,
 }
 
 /// Checks the shapes of causal attention.
@@ -157,7 +170,7 @@ const CAUSAL_TILE: usize = 40;
 /// See [`Causal`]; `out` is `[positions, group, head_dim]`.
 #[inline(always)]
 pub(crate) fn attend_causal<S: Simd>(s: S, request: &Causal<'_>, out: &mut [f32]) {
-    let Causal { past, rows, first, group, queries, scale } = *request;
+    let Causal { past, rows, first, group, queries, scale, precision } = *request;
     let head_dim = rows.head_dim();
     let positions = queries.len() / (group * head_dim);
     // Tiles of nearly equal size: each is a pass over the rows, and a tile of the last few positions costs a whole one.
@@ -168,9 +181,18 @@ pub(crate) fn attend_causal<S: Simd>(s: S, request: &Causal<'_>, out: &mut [f32]
     for (t, (queries, out)) in queries.chunks(tile_len).zip(out.chunks_mut(tile_len)).enumerate() {
         let first = first + t * tile_positions;
         let seen = Selection::Range(0..first + queries.len() / (group * head_dim));
-        attend(s, rows, &seen, queries, scale, Visible::Causal { first, group }, &mut recent);
+        attend(s, rows, &seen, queries, scale, Visible::Causal { first, group }, precision, &mut recent);
         if let Some(past) = past {
-            attend(s, past, &Selection::Range(0..past.len()), queries, scale, Visible::All, &mut earlier);
+            attend(
+                s,
+                past,
+                &Selection::Range(0..past.len()),
+                queries,
+                scale,
+                Visible::All,
+                precision,
+                &mut earlier,
+            );
             recent.merge_same(&earlier);
         }
         recent.write_output(out);

@@ -2,17 +2,16 @@
 
 use super::Codebook;
 use crate::{
-    dots::{MAX_TILE_QUERIES, Products, RowSet, dots, operand_len, prepare_query},
     dtype::{Element, Elements},
     kv::row_width,
+    linear::Precision,
+    rows::{BLOCK, Block, RowSet, block_products},
     simd::{MAX_LANES, Simd},
+    tile::{MAX_TILE_QUERIES, operand_len, prepare_query, query_tiles},
 };
 
 /// Keys whose probes stay in L1 while a block of codewords goes by.
 const KEYS: usize = 12 * MAX_TILE_QUERIES;
-
-/// Codewords of a block: 128 KiB of f32 at head_dim 128, which stay in L2 for all those keys.
-const CODEWORDS: usize = 256;
 
 /// The vector u whose dot product with a codeword, less the codeword's half norm, is largest for the code of a key.
 pub(super) struct Probe {
@@ -78,45 +77,93 @@ pub(crate) fn encode<S: Simd>(s: S, book: &Codebook, keys: &[f32], codes: &mut [
     }
 }
 
-#[inline(always)]
+#[inline(never)]
 fn encode_typed<S: Simd, T: Element>(s: S, book: &Codebook, table: &[T], keys: &[f32], codes: &mut [u16]) {
-    let width = row_width(book.head_dim);
-    let stride = operand_len::<S>(width);
-    let mut probe = Probe::new(book);
-    let mut operands = vec![0.0; KEYS.min(codes.len()) * stride];
-    let mut products = [0.0; CODEWORDS * MAX_TILE_QUERIES];
-    let rows = RowSet { elements: table, stride: width, positions: None };
-    for (keys, codes) in keys.chunks(KEYS * book.head_dim).zip(codes.chunks_mut(KEYS)) {
-        for (key, operand) in keys.chunks_exact(book.head_dim).zip(operands.chunks_exact_mut(stride)) {
-            prepare_query::<S, T>(s, probe.of_key(s, book, key), 1.0, operand);
-        }
-        let mut best = [f32::NEG_INFINITY; KEYS];
-        codes.fill(0);
-        for start in (0..book.codes).step_by(CODEWORDS) {
-            let block = start..book.codes.min(start + CODEWORDS);
-            for (t, codes) in codes.chunks_mut(MAX_TILE_QUERIES).enumerate() {
-                let first = t * MAX_TILE_QUERIES;
-                let values = &mut products[..];
-                let out = Products { values, per_row: 1, per_query: CODEWORDS, accumulate: false };
-                let operands = &operands[first * stride..];
-                dots(s, &rows, block.clone(), 0..width, operands, codes.len(), false, out);
-                for ((code, best), products) in
-                    codes.iter_mut().zip(&mut best[first..]).zip(products.chunks(CODEWORDS))
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let width = row_width(book.head_dim);
+            let stride = operand_len::<S>(width);
+            let mut probe = Probe::new(book);
+            let mut operands = vec![0.0; KEYS.min(codes.len()) * stride];
+            let mut products = [0.0; BLOCK * MAX_TILE_QUERIES];
+            let set = RowSet { elements: table, stride: width, positions: None };
+            for (keys, codes) in keys.chunks(KEYS * book.head_dim).zip(codes.chunks_mut(KEYS)) {
+                for (key, operand) in keys.chunks_exact(book.head_dim).zip(operands.chunks_exact_mut(stride))
                 {
-                    raise(best, code, start, products, &book.half_norms[block.clone()]);
+                    prepare_query::<S, T>(s, probe.of_key(s, book, key), 1.0, operand);
+                }
+                let mut best = [Best::default(); KEYS];
+                for start in (0..book.codes).step_by(BLOCK) {
+                    let block = Block::new(&set, start);
+                    for (first, tile) in query_tiles::<S>(codes.len()) {
+                        let products = &mut products[..tile * BLOCK];
+                        block_products(
+                            s,
+                            &block,
+                            None,
+                            &operands[first * stride..],
+                            width,
+                            Precision::Full,
+                            products,
+                        );
+                        for (best, products) in best[first..].iter_mut().zip(products.chunks_exact(BLOCK)) {
+                            best.raise(s, start, products, &book.half_norms[start..start + block.len]);
+                        }
+                    }
+                }
+                for (code, best) in codes.iter_mut().zip(best) {
+                    *code = best.code();
                 }
             }
-        }
+        },
+    );
+}
+
+/// The best codeword of a key so far.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Best {
+    value: f32,
+    code: usize,
+}
+
+impl Default for Best {
+    fn default() -> Self {
+        Self { value: f32::NEG_INFINITY, code: 0 }
     }
 }
 
-/// Takes a block of codewords into account: `best` and `code` hold what was found in earlier blocks.
-#[inline(always)]
-fn raise(best: &mut f32, code: &mut u16, first_code: usize, products: &[f32], half_norms: &[f32]) {
-    for (c, (product, half_norm)) in products.iter().zip(half_norms).enumerate() {
-        if product - half_norm > *best {
-            *best = product - half_norm;
-            *code = (first_code + c) as u16;
+impl Best {
+    /// Takes a block of codewords into account, of which the first is `first_code`.
+    #[inline(always)]
+    pub(super) fn raise<S: Simd>(&mut self, s: S, first_code: usize, products: &[f32], half_norms: &[f32]) {
+        // First whether there is a better one at all, a register at a time: mostly there is none.
+        let best = s.splat(self.value);
+        let whole = half_norms.len() / S::LANES * S::LANES;
+        let candidates = products.chunks_exact(S::LANES).zip(half_norms.chunks_exact(S::LANES));
+        for (i, (products, half_norms)) in candidates.enumerate() {
+            if s.at_least(s.sub(s.load(products), s.load(half_norms)), best) != 0 {
+                self.raise_one_by_one(first_code + i * S::LANES, products, half_norms);
+            }
         }
+        self.raise_one_by_one(
+            first_code + whole,
+            &products[whole.min(products.len())..],
+            &half_norms[whole..],
+        );
+    }
+
+    #[inline(always)]
+    fn raise_one_by_one(&mut self, first_code: usize, products: &[f32], half_norms: &[f32]) {
+        for (c, (product, half_norm)) in products.iter().zip(half_norms).enumerate() {
+            if product - half_norm > self.value {
+                *self = Self { value: product - half_norm, code: first_code + c };
+            }
+        }
+    }
+
+    /// The code: the lowest of those that are equally good.
+    pub(super) fn code(self) -> u16 {
+        self.code as u16
     }
 }

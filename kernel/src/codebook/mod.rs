@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | codewords | `[codes, head_dim]`, 1..=65536 codes | f32 given; stored as f32, f16 or bf16 |
 //! | queries at the relative position | `[group, head_dim]` | f32 |
-//! | scores | `[codes, group]`: the group's scores of a codeword side by side | f32 |
+//! | scores | `[group, codes]` | f32 |
 //! | keys, **not** rotated | `[n, head_dim]` | f32 |
 //!
 //! The table holds codewords less their mean μ. That shifts all scores of a query by the same q·μ and all candidates

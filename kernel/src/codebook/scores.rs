@@ -1,17 +1,19 @@
 //! One pass over the codewords: the group's scores and the newest key's code.
 
-use super::{Codebook, encode::Probe};
+use super::{
+    Codebook,
+    encode::{Best, Probe},
+};
 use crate::{
-    dots::{Products, RowSet, dots, operand_len, prepare_query, query_tiles},
     dtype::{Element, Elements},
     kv::row_width,
+    linear::Precision,
+    rows::{Ahead, BLOCK, Block, RowSet, block_products},
     simd::Simd,
+    tile::{operand_len, prepare_query, query_tiles},
 };
 
-/// Codewords whose products wait in L1 to be sorted into scores and candidates for the newest key's code.
-const CODEWORDS: usize = 64;
-
-/// Scores `[codes, group]` of the queries, and the code of the newest key if there is one.
+/// Scores `[group, codes]` of the queries, and the code of the newest key if there is one.
 #[inline(always)]
 pub(crate) fn scores<S: Simd>(
     s: S,
@@ -27,7 +29,7 @@ pub(crate) fn scores<S: Simd>(
     }
 }
 
-#[inline(always)]
+#[inline(never)]
 fn scores_typed<S: Simd, T: Element>(
     s: S,
     book: &Codebook,
@@ -36,37 +38,51 @@ fn scores_typed<S: Simd, T: Element>(
     newest: Option<&[f32]>,
     scores: &mut [f32],
 ) -> Option<u16> {
-    let width = row_width(book.head_dim);
-    let stride = operand_len::<S>(width);
-    let group = queries.len() / book.head_dim;
-    let count = group + usize::from(newest.is_some());
-    let mut operands = vec![0.0; count * stride];
-    for (query, operand) in queries.chunks_exact(book.head_dim).zip(operands.chunks_exact_mut(stride)) {
-        prepare_query::<S, T>(s, query, 1.0, operand);
-    }
-    if let Some(key) = newest {
-        let mut probe = Probe::new(book);
-        prepare_query::<S, T>(s, probe.of_key(s, book, key), 1.0, &mut operands[group * stride..]);
-    }
-    let rows = RowSet { elements: table, stride: width, positions: None };
-    let mut products = vec![0.0; CODEWORDS * count];
-    let mut best = (f32::NEG_INFINITY, 0);
-    for start in (0..book.codes).step_by(CODEWORDS) {
-        let block = start..book.codes.min(start + CODEWORDS);
-        for (first, tile) in query_tiles(count) {
-            let values = &mut products[first..];
-            let out = Products { values, per_row: count, per_query: 1, accumulate: false };
-            dots(s, &rows, block.clone(), 0..width, &operands[first * stride..], tile, false, out);
-        }
-        let scores = scores[start * group..block.end * group].chunks_exact_mut(group);
-        for ((code, products), scores) in block.zip(products.chunks_exact(count)).zip(scores) {
-            scores.copy_from_slice(&products[..group]);
-            if let Some(product) = products.get(group)
-                && product - book.half_norms[code] > best.0
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let width = row_width(book.head_dim);
+            let stride = operand_len::<S>(width);
+            let group = queries.len() / book.head_dim;
+            let count = group + usize::from(newest.is_some());
+            let mut operands = vec![0.0; count * stride];
+            for (query, operand) in queries.chunks_exact(book.head_dim).zip(operands.chunks_exact_mut(stride))
             {
-                best = (product - book.half_norms[code], code);
+                prepare_query::<S, T>(s, query, 1.0, operand);
             }
-        }
-    }
-    newest.map(|_| best.1 as u16)
+            if let Some(key) = newest {
+                let mut probe = Probe::new(book);
+                prepare_query::<S, T>(s, probe.of_key(s, book, key), 1.0, &mut operands[group * stride..]);
+            }
+            let set = RowSet { elements: table, stride: width, positions: None };
+            let mut products = vec![0.0; BLOCK * count];
+            let mut best = Best::default();
+            let mut block = Block::new(&set, 0);
+            for start in (0..book.codes).step_by(BLOCK) {
+                let next = Block::new(&set, start + BLOCK);
+                for (first, tile) in query_tiles::<S>(count) {
+                    let products = &mut products[first * BLOCK..(first + tile) * BLOCK];
+                    let next = (first == 0).then_some(Ahead { block: &next, per: 1 });
+                    block_products(
+                        s,
+                        &block,
+                        next,
+                        &operands[first * stride..],
+                        width,
+                        Precision::Full,
+                        products,
+                    );
+                }
+                let (of_queries, of_probe) = products.split_at(group * BLOCK);
+                for (scores, products) in
+                    scores.chunks_exact_mut(book.codes).zip(of_queries.chunks_exact(BLOCK))
+                {
+                    scores[start..start + block.len].copy_from_slice(&products[..block.len]);
+                }
+                best.raise(s, start, of_probe, &book.half_norms[start..start + block.len]);
+                block = next;
+            }
+            newest.map(|_| best.code())
+        },
+    )
 }

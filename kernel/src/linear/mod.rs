@@ -5,26 +5,31 @@
 //! | what | shape | dtype |
 //! |---|---|---|
 //! | weights, as Hugging Face stores a Linear | `[rows, cols]`, any sizes | f32, f16, bf16 |
-//! | inputs | `[n, cols]` | f32 |
+//! | inputs, prepared once for all the weights that go over them | `[n, cols]` | f32 |
 //! | output | `[rows, n]`: so that work splits over rows into contiguous parts | f32 |
 //!
-//! Sums are f32, in an order that depends on the backend, on `cols` and on whether there are more than five inputs. Relative error below 1e-6·√cols of
-//! Σ|w·x|; the BF16 instructions see inputs as the sum of two bf16 numbers (16 significant bits).
+//! Sums are f32, in an order that depends on the backend, on `cols` and on whether there are more than a few inputs.
+//! Relative error below 1e-6·√cols of Σ|w·x|; the BF16 instructions see inputs as [`Precision`] says.
 //!
-//! One input reads every weight once, which is its whole cost. For many, inputs are cut into pieces of
-//! 1024 columns × 5 vectors that stay in L1 while a panel of weight rows goes by from L2: callers get
-//! the most out of it with panels ([`Matrix::row_range`]) of 32 to 128 rows.
+//! Up to five inputs (four on sixteen registers) every weight is read once, which is the whole cost, and each tile of rows goes over all of them.
+//! For more, a lane is an input and weights are taken one by one (`lanes.rs`): callers get the most out of it with
+//! panels of rows ([`Matrix::row_range`]) of 32 to 128.
+
+mod few;
+mod inputs;
+mod many;
+
+pub(crate) use inputs::prepare;
+pub use inputs::{Inputs, Precision};
 
 use crate::{
-    dots::{MAX_TILE_QUERIES, Products, RowSet, dots, operand_len, prepare_query, query_tiles},
-    dtype::{Element, Elements},
-    error::{Result, expect_len},
+    dtype::{Dtype, Elements},
+    error::{Error, Result, expect_len},
     simd::Simd,
+    tile::max_tile_queries,
 };
+use half::{bf16, f16};
 use std::ops::Range;
-
-/// Columns of a piece when there are many inputs: 5 vectors of them are 20 KiB.
-const COLUMNS: usize = 1024;
 
 /// A borrowed weight matrix, row-major.
 #[derive(Debug, Clone, Copy)]
@@ -68,50 +73,57 @@ impl<'a> Matrix<'a> {
     }
 }
 
-pub(crate) fn check_product(weights: &Matrix<'_>, inputs: &[f32], out: &[f32]) -> Result<()> {
-    let n = inputs.len().checked_div(weights.cols).unwrap_or(0);
-    expect_len("inputs", inputs.len(), n * weights.cols)?;
-    expect_len("output", out.len(), weights.rows * n)
+/// Checks the shape of inputs to prepare.
+pub(crate) fn check_prepare(inputs: &[f32], cols: usize) -> Result<()> {
+    expect_len("inputs", inputs.len(), inputs.len().checked_div(cols).unwrap_or(0) * cols)
 }
 
-/// See the module's docs. `inputs` is `[n, cols]`, `out` is `[rows, n]`.
+/// Inputs for weights of a storage type.
 #[inline(always)]
-pub(crate) fn product<S: Simd>(s: S, weights: Matrix<'_>, inputs: &[f32], out: &mut [f32]) {
-    match weights.elements {
-        Elements::F32(elements) => product_typed(s, elements, weights, inputs, out),
-        Elements::F16(elements) => product_typed(s, elements, weights, inputs, out),
-        Elements::Bf16(elements) => product_typed(s, elements, weights, inputs, out),
+pub(crate) fn prepare_for<S: Simd>(
+    s: S,
+    inputs: &[f32],
+    cols: usize,
+    dtype: Dtype,
+    precision: Precision,
+) -> Inputs {
+    match dtype {
+        Dtype::F32 => prepare::<S, f32, f32>(s, inputs, cols, dtype, precision),
+        Dtype::F16 => prepare::<S, f16, f32>(s, inputs, cols, dtype, precision),
+        Dtype::Bf16 if S::MULTIPLIES_BF16 => prepare::<S, bf16, bf16>(s, inputs, cols, dtype, precision),
+        Dtype::Bf16 => prepare::<S, bf16, f32>(s, inputs, cols, dtype, precision),
     }
 }
 
+pub(crate) fn check_product<S: Simd>(weights: &Matrix<'_>, inputs: &Inputs, out: &[f32]) -> Result<()> {
+    if (inputs.backend, inputs.dtype) != (S::NAME, weights.elements.dtype()) {
+        return Err(Error::Unsupported {
+            what: "prepared inputs",
+            got: format!("made by {} for {} weights", inputs.backend, inputs.dtype),
+            supported: "inputs made by the same backend for the weights' storage type",
+        });
+    }
+    expect_len("inputs' dimension", inputs.cols, weights.cols)?;
+    expect_len("output", out.len(), weights.rows * inputs.count)
+}
+
+/// See the module's docs; `out` is `[rows, n]`.
 #[inline(always)]
-fn product_typed<S: Simd, T: Element>(
-    s: S,
-    elements: &[T],
-    weights: Matrix<'_>,
-    inputs: &[f32],
-    out: &mut [f32],
-) {
-    let cols = weights.cols;
-    if inputs.is_empty() || weights.rows == 0 {
+pub(crate) fn product<S: Simd>(s: S, weights: Matrix<'_>, inputs: &Inputs, out: &mut [f32]) {
+    if inputs.cols == 0 {
+        out.fill(0.0);
         return;
     }
-    let rows = RowSet { elements, stride: cols, positions: None };
-    let n = inputs.len() / cols;
-    // Few inputs fit the cache whole, and one pass along each weight row is what memory likes best.
-    let piece = if n <= MAX_TILE_QUERIES { cols } else { COLUMNS.min(cols) };
-    let mut operands = vec![0.0; MAX_TILE_QUERIES.min(n) * operand_len::<S>(piece)];
-    for start in (0..cols).step_by(piece) {
-        let len = piece.min(cols - start);
-        let stride = operand_len::<S>(len);
-        for (first, tile) in query_tiles(n) {
-            for (t, operand) in operands.chunks_exact_mut(stride).take(tile).enumerate() {
-                let input = &inputs[(first + t) * cols + start..][..len];
-                prepare_query::<S, T>(s, input, 1.0, operand);
-            }
-            let values = &mut out[first..];
-            let products = Products { values, per_row: n, per_query: 1, accumulate: start > 0 };
-            dots(s, &rows, 0..weights.rows, start..start + len, &operands, tile, false, products);
-        }
+    if inputs.count == 0 || weights.rows == 0 {
+        return;
+    }
+    match (weights.elements, inputs.count <= max_tile_queries::<S>()) {
+        (Elements::F32(elements), true) => few::product(s, elements, inputs, out),
+        (Elements::F16(elements), true) => few::product(s, elements, inputs, out),
+        (Elements::Bf16(elements), true) => few::product(s, elements, inputs, out),
+        (Elements::F32(elements), false) => many::product(s, elements, inputs, out),
+        (Elements::F16(elements), false) => many::product_widened(s, elements, inputs, out),
+        (Elements::Bf16(elements), false) if S::MULTIPLIES_BF16 => many::product(s, elements, inputs, out),
+        (Elements::Bf16(elements), false) => many::product_widened(s, elements, inputs, out),
     }
 }

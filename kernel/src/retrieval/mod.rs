@@ -6,20 +6,26 @@
 //!
 //! | what | shape | dtype |
 //! |---|---|---|
-//! | scores | `[codes, group]`, as [`crate::codebook`] leaves them | f32 |
+//! | scores | `[group, codes]`, as [`crate::codebook`] leaves them | f32 |
 //! | output | positions of the union over the group, each once, in no particular order | u32 |
 //!
 //! Exact, ties included: each query head takes its `take` best-scoring tokens; tokens of equal score, be it by
 //! sharing a code or by codes that score the same (+0 and −0 do), the lower position first. Cost: O(codes · group)
-//! to choose and O(output) to write, plus O(output · log codes) where codes tie exactly at the boundary.
+//! to choose and O(output) to write, plus O(output · log codes) where codes tie exactly at the boundary. Scores that
+//! are NaN are never chosen by a head that takes less than all.
 
 mod posting;
 mod select;
 
-use crate::error::{Error, Result, expect_len};
-use crate::kv::{check_codes, check_group};
+use crate::{
+    dispatch::Kernels,
+    error::{Error, Result, expect_len},
+    kv::{check_codes, check_group},
+};
 use posting::PostingLists;
-use select::Selector;
+pub use select::Boundary;
+pub(crate) use select::select;
+use std::{cmp::Reverse, collections::BinaryHeap};
 
 /// Positions of one kv head's tokens by code, for the tokens that retrieval may choose from.
 #[derive(Debug, Clone)]
@@ -32,9 +38,15 @@ pub struct RetrievalIndex {
 /// Working memory of [`RetrievalIndex::retrieve`], to be kept between steps.
 #[derive(Debug, Clone, Default)]
 pub struct RetrievalScratch {
-    selector: Selector,
+    boundary: Boundary,
     /// `[codes]`: how many of its lowest positions some head of the group takes.
     prefixes: Vec<u32>,
+}
+
+/// Checks the shapes of a selection.
+pub(crate) fn check_select(scores: &[f32], counts: &[u32], prefixes: &[u32]) -> Result<()> {
+    expect_len("counts", counts.len(), scores.len())?;
+    expect_len("prefixes", prefixes.len(), scores.len())
 }
 
 impl RetrievalIndex {
@@ -90,36 +102,88 @@ impl RetrievalIndex {
     }
 
     /// Appends to `positions` the union of each query head's `take` best-scoring tokens; `scores` is
-    /// `[codes, group]`. A `take` of all tokens or more gives all of them.
+    /// `[group, codes]`. A `take` of all tokens or more gives all of them.
     ///
     /// # Errors
-    /// If `scores` has another length or `group` is not in 1..=16.
+    /// As [`RetrievalIndex::select`].
     pub fn retrieve(
         &self,
+        kernels: &dyn Kernels,
         scores: &[f32],
-        group: usize,
         take: usize,
         scratch: &mut RetrievalScratch,
         positions: &mut Vec<u32>,
     ) -> Result<()> {
-        check_group(group)?;
-        expect_len("scores", scores.len(), self.lists.codes() * group)?;
-        if take == 0 || self.len == 0 {
+        self.select(kernels, scores, take, scratch)?;
+        self.write_positions(scratch, positions);
+        Ok(())
+    }
+
+    /// The first half of [`RetrievalIndex::retrieve`]: leaves in `scratch` how much of each code's posting list is in
+    /// the union. Its cost does not depend on how many tokens there are.
+    ///
+    /// # Errors
+    /// If `scores` is not `[group, codes]` with a group in 1..=16.
+    pub fn select(
+        &self,
+        kernels: &dyn Kernels,
+        scores: &[f32],
+        take: usize,
+        scratch: &mut RetrievalScratch,
+    ) -> Result<()> {
+        let counts = self.lists.counts();
+        check_group(scores.len() / counts.len())?;
+        expect_len("scores", scores.len(), scores.len() / counts.len() * counts.len())?;
+        let RetrievalScratch { boundary, prefixes } = scratch;
+        prefixes.clear();
+        if take >= self.len {
+            prefixes.extend_from_slice(counts);
             return Ok(());
         }
-        scratch.prefixes.clear();
-        if take >= self.len {
-            scratch.prefixes.extend(self.lists.counts());
-        } else {
-            scratch.prefixes.resize(self.lists.codes(), 0);
-            for head in 0..group {
-                let of_head = scores.iter().skip(head).step_by(group);
-                scratch.selector.select(&self.lists, of_head, take as u32, &mut scratch.prefixes);
+        prefixes.resize(counts.len(), 0);
+        if take > 0 {
+            for scores in scores.chunks_exact(counts.len()) {
+                kernels.select_codes(scores, counts, take as u32, prefixes, boundary)?;
+                self.share_among_tied(boundary, prefixes);
             }
         }
-        for (code, &prefix) in scratch.prefixes.iter().enumerate() {
-            self.lists.copy_prefix(code, prefix, positions);
-        }
         Ok(())
+    }
+
+    /// The codes at the boundary score the same: the lowest of their positions, merged, are taken.
+    fn share_among_tied(&self, boundary: &Boundary, prefixes: &mut [u32]) {
+        let mut raise = |code: u32, taken: u32| {
+            let prefix = &mut prefixes[code as usize];
+            *prefix = taken.max(*prefix);
+        };
+        if let [code] = boundary.codes[..] {
+            raise(code, boundary.left);
+            return;
+        }
+        let mut rest: Vec<_> =
+            boundary.codes.iter().map(|&code| self.lists.positions(code as usize)).collect();
+        let mut taken = vec![0_u32; rest.len()];
+        let mut next = BinaryHeap::new();
+        for (i, positions) in rest.iter_mut().enumerate() {
+            next.extend(positions.next().map(|position| Reverse((position, i))));
+        }
+        for _ in 0..boundary.left {
+            let Some(Reverse((_, i))) = next.pop() else { break };
+            taken[i] += 1;
+            next.extend(rest[i].next().map(|position| Reverse((position, i))));
+        }
+        boundary.codes.iter().zip(taken).for_each(|(&code, taken)| raise(code, taken));
+    }
+
+    /// The second half: appends the positions that were selected, which `scratch` has from a selection of this index.
+    pub fn write_positions(&self, scratch: &RetrievalScratch, positions: &mut Vec<u32>) {
+        // Few codes are taken: most runs of eight are passed over at once.
+        for (run, prefixes) in scratch.prefixes.chunks(8).enumerate() {
+            if prefixes.iter().any(|&prefix| prefix > 0) {
+                for (i, &prefix) in prefixes.iter().enumerate() {
+                    self.lists.copy_prefix(run * 8 + i, prefix, positions);
+                }
+            }
+        }
     }
 }

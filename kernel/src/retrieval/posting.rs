@@ -22,20 +22,20 @@ struct List {
     last: u32,
     /// Positions in the last segment.
     used: u32,
-    /// Positions in all.
-    count: u32,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct PostingLists {
     lists: Vec<List>,
+    /// Positions in each list, side by side, as the selection goes through all of them.
+    counts: Vec<u32>,
     arena: Vec<u32>,
 }
 
 impl PostingLists {
     pub(super) fn new(codes: usize) -> Self {
-        let empty = List { first: NONE, last: NONE, used: 0, count: 0 };
-        Self { lists: vec![empty; codes], arena: Vec::new() }
+        let empty = List { first: NONE, last: NONE, used: 0 };
+        Self { lists: vec![empty; codes], counts: vec![0; codes], arena: Vec::new() }
     }
 
     pub(super) fn codes(&self) -> usize {
@@ -43,15 +43,12 @@ impl PostingLists {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&self.lists[..]) + self.arena.len() * size_of::<u32>()
+        size_of_val(&self.lists[..]) + (self.counts.len() + self.arena.len()) * size_of::<u32>()
     }
 
-    pub(super) fn count(&self, code: usize) -> u32 {
-        self.lists[code].count
-    }
-
-    pub(super) fn counts(&self) -> impl Iterator<Item = u32> {
-        self.lists.iter().map(|list| list.count)
+    /// How many positions each code has.
+    pub(super) fn counts(&self) -> &[u32] {
+        &self.counts
     }
 
     /// Adds consecutive positions, higher than all before.
@@ -59,7 +56,8 @@ impl PostingLists {
         if codes.len() >= self.codes() {
             self.make_flat(codes);
         }
-        for (position, &code) in (first_position..).zip(codes) {
+        // Positions second: a range that is asked for one more than it has to give overflows.
+        for (&code, position) in codes.iter().zip(first_position..) {
             self.push(usize::from(code), position);
         }
     }
@@ -71,7 +69,7 @@ impl PostingLists {
             needed[usize::from(code)] += 1;
         }
         for (code, needed) in needed.into_iter().enumerate() {
-            if needed > 0 && self.lists[code].count == 0 {
+            if needed > 0 && self.counts[code] == 0 {
                 self.add_segment(code, needed);
             }
         }
@@ -80,12 +78,12 @@ impl PostingLists {
     fn push(&mut self, code: usize, position: u32) {
         let list = self.lists[code];
         if list.last == NONE || list.used == self.arena[list.last as usize + 1] {
-            self.add_segment(code, list.count.clamp(FIRST_SEGMENT, LARGEST_SEGMENT));
+            self.add_segment(code, self.counts[code].clamp(FIRST_SEGMENT, LARGEST_SEGMENT));
         }
         let list = &mut self.lists[code];
         self.arena[list.last as usize + HEADER + list.used as usize] = position;
         list.used += 1;
-        list.count += 1;
+        self.counts[code] += 1;
     }
 
     fn add_segment(&mut self, code: usize, capacity: u32) {
@@ -148,7 +146,7 @@ mod tests {
             let want: Vec<u32> = (0..5000).filter(|&i| codes[i as usize] == code).map(|i| 10 + i).collect();
             let code = usize::from(code);
             assert_eq!(lists.positions(code).collect::<Vec<_>>(), want);
-            assert_eq!(lists.count(code) as usize, want.len());
+            assert_eq!(lists.counts()[code] as usize, want.len());
             for prefix in [0, 1, want.len() / 2, want.len()] {
                 let mut got = Vec::new();
                 lists.copy_prefix(code, prefix as u32, &mut got);

@@ -1,0 +1,58 @@
+//! The benchmarks that every backend runs: one suite, a small program per instruction set, and `roofline` for all.
+//!
+//! | operation | what is timed | wall |
+//! |---|---|---|
+//! | `dense_decode` | one query group's attention over all rows, per kv head | memory |
+//! | `selective` | the same over retrieved rows, 6% of the context | memory |
+//! | `codeword_scores` | scores and the newest key's code, one pass over codebooks that no cache holds | memory |
+//! | `retrieve` | the codes that each query head takes, and their union, without writing positions | - |
+//! | `decode_step_dense`, `decode_step_a2ats` | a whole step of one layer, 1K to 1M tokens | - |
+//! | `matvec`, `matmul` | products of bf16 weights | memory, arithmetic |
+//! | `prefill_attention` | causal attention of a chunk of queries over a long past | arithmetic |
+
+mod attention;
+mod bench;
+mod check;
+mod codewords;
+mod contexts;
+mod machine;
+mod options;
+mod peaks;
+mod prefill;
+mod products;
+mod report;
+mod results;
+mod steps;
+mod table;
+mod timing;
+
+use a2ats_kernel::available;
+use bench::Bench;
+use clap::Parser;
+use options::Options;
+use std::process::ExitCode;
+
+/// Runs the suite on those of `backends` that this CPU has: what each benchmark program does.
+pub fn run(backends: &[&str]) -> ExitCode {
+    let options = Options::parse();
+    let wanted = |name: &str| {
+        backends.contains(&name) && (options.isa.is_empty() || options.isa.iter().any(|isa| isa == name))
+    };
+    let kernels: Vec<_> = available().into_iter().filter(|kernels| wanted(kernels.name())).collect();
+    if kernels.is_empty() {
+        eprintln!("this CPU, or this architecture, runs none of: {}", backends.join(", "));
+        return ExitCode::FAILURE;
+    }
+    let mut bench = Bench::new(options, kernels);
+    attention::dense_decode(&mut bench);
+    attention::cached_decode(&mut bench);
+    attention::selective(&mut bench);
+    codewords::codeword_scores(&mut bench);
+    codewords::retrieve(&mut bench);
+    codewords::index_upkeep(&mut bench);
+    products::matvec(&mut bench);
+    products::matmul(&mut bench);
+    prefill::prefill_attention(&mut bench);
+    steps::decode_steps(&mut bench);
+    bench.finish()
+}

@@ -1,0 +1,69 @@
+//! Input vectors, brought once into the form in which all the weights of a product go over them.
+
+use crate::{
+    dtype::{Dtype, Element},
+    lanes::{Row, pack},
+    simd::Simd,
+    tile::{max_tile_queries, operand_len, prepare_query},
+};
+
+/// How exactly a product sees its inputs. It matters only beside bf16 weights on CPUs that multiply bf16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// As the sum of two bf16 numbers, 16 significant bits: for replays and comparisons.
+    #[default]
+    Full,
+    /// Rounded to bf16, as bf16 models are run everywhere else: twice as fast where arithmetic is what bounds.
+    Rounded,
+}
+
+/// Input vectors of products with weights of one storage type, made by [`Kernels::prepare`](crate::Kernels::prepare)
+/// and used by the same backend.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    pub(super) backend: &'static str,
+    pub(super) dtype: Dtype,
+    pub(super) count: usize,
+    pub(super) cols: usize,
+    /// Steps of a pair in a panel, see [`crate::lanes`].
+    pub(super) steps: usize,
+    /// A few: `[count, operand_len(cols)]`, in operand form. Many: panels of lanes, see [`crate::lanes`].
+    pub(super) values: Vec<f32>,
+}
+
+impl Inputs {
+    /// How many vectors there are.
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Dimension of a vector.
+    pub const fn cols(&self) -> usize {
+        self.cols
+    }
+}
+
+/// `inputs` is `[n, cols]`, for weights of type `T` that are multiplied as `R`.
+#[inline(always)]
+pub(crate) fn prepare<S: Simd, T: Element, R: Row>(
+    s: S,
+    inputs: &[f32],
+    cols: usize,
+    dtype: Dtype,
+    precision: Precision,
+) -> Inputs {
+    let count = inputs.len().checked_div(cols).unwrap_or(0);
+    let steps = if precision == Precision::Rounded && R::multiplies_pairs::<S>() { 1 } else { 2 };
+    let values = if count <= max_tile_queries::<S>() {
+        let stride = operand_len::<S>(cols);
+        let mut operands = vec![0.0; count * stride];
+        for (input, operand) in inputs.chunks_exact(cols.max(1)).zip(operands.chunks_exact_mut(stride.max(1)))
+        {
+            prepare_query::<S, T>(s, input, 1.0, operand);
+        }
+        operands
+    } else {
+        pack::<S, R>(s, inputs, cols, steps)
+    };
+    Inputs { backend: S::NAME, dtype, count, cols, steps, values }
+}

@@ -1,0 +1,174 @@
+//! Many inputs: the matrix-matrix product of prefill.
+
+use super::Inputs;
+use crate::{
+    dtype::Element,
+    lanes::{Row, multiply_lanes, panel_registers},
+    simd::{MAX_LANES, Simd},
+};
+use std::ops::Range;
+
+/// Columns at a time, an even number, and rows at a time: the inputs' panel has 96 KiB of them with sixteen lanes, and
+/// the rows 128 KiB in f32, which both stay in the second cache.
+const COLUMNS: usize = 512;
+const ROWS: usize = 64;
+
+/// A piece of the weights, `[rows, columns.len()]` at `stride` from row to row.
+struct Piece<'a, T> {
+    elements: &'a [T],
+    stride: usize,
+    rows: usize,
+    columns: Range<usize>,
+}
+
+/// `elements` is `[rows, cols]`, `out` is `[rows, n]`. Rows are multiplied as they lie.
+#[inline(always)]
+pub(super) fn product<S: Simd, T: Row>(s: S, elements: &[T], inputs: &Inputs, out: &mut [f32]) {
+    let cols = inputs.cols;
+    for_each_piece(
+        elements,
+        inputs,
+        out,
+        #[inline(always)]
+        |elements, columns, out| {
+            let piece = Piece {
+                elements: &elements[columns.start..],
+                stride: cols,
+                rows: elements.len() / cols,
+                columns,
+            };
+            all_panels(s, &piece, inputs, out);
+        },
+    );
+}
+
+/// The same for elements that are widened to f32 first, each once for all the inputs.
+#[inline(always)]
+pub(super) fn product_widened<S: Simd, T: Element>(s: S, elements: &[T], inputs: &Inputs, out: &mut [f32]) {
+    let mut wide = vec![0.0; ROWS * COLUMNS.min(inputs.cols)];
+    for_each_piece(
+        elements,
+        inputs,
+        out,
+        #[inline(always)]
+        |elements, columns, out| {
+            let stride = columns.len();
+            for (row, wide) in elements.chunks_exact(inputs.cols).zip(wide.chunks_exact_mut(stride)) {
+                T::widen(s, &row[columns.clone()], wide);
+            }
+            let piece = Piece { elements: &wide, stride, rows: elements.len() / inputs.cols, columns };
+            all_panels(s, &piece, inputs, out);
+        },
+    );
+}
+
+/// Calls `multiply` with some rows, some of their columns, and the rows' part of the output.
+#[inline(always)]
+fn for_each_piece<T>(
+    elements: &[T],
+    inputs: &Inputs,
+    out: &mut [f32],
+    mut multiply: impl FnMut(&[T], Range<usize>, &mut [f32]),
+) {
+    let cols = inputs.cols;
+    for (elements, out) in elements.chunks(ROWS * cols).zip(out.chunks_mut(ROWS * inputs.count)) {
+        for start in (0..cols).step_by(COLUMNS) {
+            multiply(elements, start..cols.min(start + COLUMNS), out);
+        }
+    }
+}
+
+/// Multiplies a piece of the weights with all the inputs.
+#[inline(always)]
+fn all_panels<S: Simd, T: Row>(s: S, piece: &Piece<'_, T>, inputs: &Inputs, out: &mut [f32]) {
+    let steps = inputs.steps;
+    let pairs = inputs.cols.div_ceil(2);
+    let lanes = panel_registers::<S>() * S::LANES;
+    let (start, end) = (piece.columns.start / 2, piece.columns.end.div_ceil(2));
+    for (number, panel) in inputs.values.chunks(pairs * steps * lanes).enumerate() {
+        let width = panel.len() / pairs;
+        let panel = Panel {
+            values: &panel[start * width..end * width],
+            steps,
+            first: number * lanes,
+            count: inputs.count,
+        };
+        match (S::REGISTERS >= 32, width / steps / S::LANES) {
+            (true, 1) => all_rows::<S, T, 8, 1>(s, piece, &panel, out),
+            (true, 2) => all_rows::<S, T, 8, 2>(s, piece, &panel, out),
+            (true, _) => all_rows::<S, T, 8, 3>(s, piece, &panel, out),
+            (false, 1) => all_rows::<S, T, 4, 1>(s, piece, &panel, out),
+            (false, _) => all_rows::<S, T, 4, 2>(s, piece, &panel, out),
+        }
+    }
+}
+
+/// A panel of inputs, cut to some columns.
+struct Panel<'a> {
+    values: &'a [f32],
+    steps: usize,
+    /// The input in the first lane.
+    first: usize,
+    /// All the inputs there are.
+    count: usize,
+}
+
+/// Goes over the rows, `R` at a time, with a panel of `C` registers.
+#[inline(always)]
+fn all_rows<S: Simd, T: Row, const R: usize, const C: usize>(
+    s: S,
+    piece: &Piece<'_, T>,
+    panel: &Panel<'_>,
+    out: &mut [f32],
+) {
+    let columns = piece.columns.len();
+    for first in (0..piece.rows).step_by(R) {
+        // Where there are not so many left the last is repeated, and what comes of the repetitions is left out.
+        let mut rows = [&[][..]; R];
+        for (r, row) in rows.iter_mut().enumerate() {
+            *row = &piece.elements[(first + r).min(piece.rows - 1) * piece.stride..][..columns];
+        }
+        let mut sums = [[s.splat(0.0); C]; R];
+        multiply_lanes::<S, T, R, C>(s, rows, panel.values, panel.steps, &mut sums);
+        if T::PAIRS && !columns.is_multiple_of(2) {
+            multiply_last::<S, T, R, C>(s, rows, panel, &mut sums);
+        }
+        for (out, sums) in out.chunks_exact_mut(panel.count).skip(first).zip(sums) {
+            put(s, &mut out[panel.first..], sums, piece.columns.start > 0);
+        }
+    }
+}
+
+/// The last column, if there is an odd number of them and pairs are multiplied.
+#[inline(always)]
+fn multiply_last<S: Simd, T: Row, const R: usize, const C: usize>(
+    s: S,
+    rows: [&[T]; R],
+    panel: &Panel<'_>,
+    sums: &mut [[S::F32; C]; R],
+) {
+    let mut last = [[T::zeroed(); 2]; R];
+    let mut pairs = [&[][..]; R];
+    for ((last, row), pair) in last.iter_mut().zip(rows).zip(&mut pairs) {
+        last[0] = row[row.len() - 1];
+        *pair = &last[..];
+    }
+    let values = &panel.values[panel.values.len() - panel.steps * C * S::LANES..];
+    multiply_lanes::<S, T, R, C>(s, pairs, values, panel.steps, sums);
+}
+
+/// Writes a row's sums, or adds them to what earlier columns gave; `out` may end before the lanes do.
+#[inline(always)]
+fn put<S: Simd, const C: usize>(s: S, out: &mut [f32], sums: [S::F32; C], add: bool) {
+    for (out, sum) in out.chunks_mut(S::LANES).zip(sums) {
+        if out.len() == S::LANES {
+            s.store(if add { s.add(s.load(out), sum) } else { sum }, out);
+        } else {
+            let mut lanes = [0.0; MAX_LANES];
+            s.store(sum, &mut lanes);
+            for (out, sum) in out.iter_mut().zip(lanes) {
+                *out = if add { *out + sum } else { sum };
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Dot products of rows with a few queries: the inner loop of codeword scores, attention scores and weight products.
+//!
+//! Queries are first brought into operand form (see [`crate::dtype::Element`]), padded with zeros to a whole number
+//! of blocks, and laid one after the other. A tile of rows × queries keeps its sums in registers; each row is read
+//! once for all the queries of a tile.
+
+use crate::{
+    dtype::Element,
+    simd::{MAX_LANES, Simd},
+};
+
+/// Most queries of one tile on any instruction set.
+pub(crate) const MAX_TILE_QUERIES: usize = 5;
+
+/// Most queries of one tile: with two rows, eight sums, four row registers and a query fit sixteen registers; with four
+/// rows, twenty sums, eight row registers and a query fit thirty-two.
+pub(crate) const fn max_tile_queries<S: Simd>() -> usize {
+    if S::REGISTERS >= 32 { MAX_TILE_QUERIES } else { 4 }
+}
+
+/// The length of a query in operand form: `len` rounded up to whole blocks.
+#[inline(always)]
+pub(crate) fn operand_len<S: Simd>(len: usize) -> usize {
+    len.next_multiple_of(2 * S::LANES)
+}
+
+/// Brings one query into operand form. `operand` has [`operand_len`] elements; what lies beyond the query becomes 0.
+#[inline(always)]
+pub(crate) fn prepare_query<S: Simd, T: Element>(s: S, query: &[f32], scale: f32, operand: &mut [f32]) {
+    let block = 2 * S::LANES;
+    for (b, to) in operand.chunks_exact_mut(block).enumerate() {
+        let from = query.get(b * block..).unwrap_or_default();
+        let mut arranged = [0.0; 2 * MAX_LANES];
+        for (i, &x) in from.iter().take(block).enumerate() {
+            arranged[T::register_place(i, S::LANES)] = x * scale;
+        }
+        let registers = [s.load(&arranged[..S::LANES]), s.load(&arranged[S::LANES..2 * S::LANES])];
+        let [low, high] = T::query_operand(s, registers);
+        s.store(low, &mut to[..S::LANES]);
+        s.store(high, &mut to[S::LANES..]);
+    }
+}
+
+/// Adds the products of a block of `R` rows and `H` queries to their sums.
+#[inline(always)]
+pub(crate) fn accumulate<S: Simd, T: Element, const R: usize, const H: usize, const FULL: bool>(
+    s: S,
+    sums: &mut [[S::F32; R]; H],
+    rows: [&[T]; R],
+    queries: [&[f32]; H],
+) {
+    // Loops, not closures handed to `map`: those would not be inlined, see `dispatch`.
+    let mut blocks = [[s.splat(0.0); 2]; R];
+    for (block, row) in blocks.iter_mut().zip(rows) {
+        *block = T::load_operand(s, row);
+    }
+    for (sums, query) in sums.iter_mut().zip(queries) {
+        let query = [s.load(&query[..S::LANES]), s.load(&query[S::LANES..])];
+        for (sum, block) in sums.iter_mut().zip(blocks) {
+            *sum = T::dot::<S, FULL>(s, *sum, block, query);
+        }
+    }
+}
+
+/// Adds up the lanes of all sums, four registers at a time. The last four are filled up with zeros and not summed some
+/// other way: so a product has the same bits wherever in a tile it is computed, and equal codewords score equally.
+#[inline(always)]
+pub(crate) fn reduce<S: Simd, const R: usize, const H: usize>(s: S, sums: [[S::F32; R]; H]) -> [[f32; R]; H] {
+    let mut out = [[0.0; R]; H];
+    for first in (0..R * H).step_by(4) {
+        let mut four = [s.splat(0.0); 4];
+        for (i, sum) in (first..R * H).zip(&mut four) {
+            *sum = sums[i / R][i % R];
+        }
+        for (i, x) in (first..R * H).zip(s.reduce_add_4(four)) {
+            out[i / R][i % R] = x;
+        }
+    }
+    out
+}
+
+/// Splits `queries` into tiles of nearly equal size, none above [`max_tile_queries`]: (first, how many).
+pub(crate) fn query_tiles<S: Simd>(queries: usize) -> impl Iterator<Item = (usize, usize)> {
+    let tiles = queries.div_ceil(max_tile_queries::<S>());
+    (0..tiles).map(move |t| {
+        let (from, to) = (t * queries / tiles, (t + 1) * queries / tiles);
+        (from, to - from)
+    })
+}
+
+/// Calls `$body` with `$H` a constant equal to `$count`, which is at least 1 and no more than [`max_tile_queries`] of
+/// `$S`.
+macro_rules! with_tile_width {
+    ($S:ident, $count:expr, $H:ident => $body:expr) => {
+        match $count {
+            5 if $S::REGISTERS >= 32 => {
+                const $H: usize = 5;
+                $body
+            }
+            1 => {
+                const $H: usize = 1;
+                $body
+            }
+            2 => {
+                const $H: usize = 2;
+                $body
+            }
+            3 => {
+                const $H: usize = 3;
+                $body
+            }
+            _ => {
+                const $H: usize = 4;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_tile_width;
