@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Rows that one call of [`Kernels::attend`] takes when a step is split up: half a MiB at head_dim 128 in bf16.
-pub const ATTEND_CHUNK: usize = 1024;
+pub const ATTEND_CHUNK: usize = 16384;
 
 /// What is attended besides the retrieved tokens, and how many of those there are.
 #[derive(Debug, Clone, Copy, PartialEq)]

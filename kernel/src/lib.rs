@@ -61,6 +61,7 @@
 //! ```
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod ahead;
 mod arch;
 pub mod attention;
 pub mod codebook;

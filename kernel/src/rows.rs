@@ -1,6 +1,7 @@
 //! Rows of one length in blocks: resolved from positions once, asked for a block ahead, multiplied with queries.
 
 use crate::{
+    ahead::Ahead,
     dtype::Element,
     linear::Precision,
     simd::{LockStep, Simd},
@@ -71,31 +72,16 @@ impl<'a, T> Block<'a, T> {
         self.rows[first..].first_chunk().expect("tiles divide a block")
     }
 
-    /// Asks for `len` elements of a row from `from` on, if there is one.
+    /// Elements of each row; 0 if there is none.
     #[inline(always)]
-    pub(crate) fn prefetch<S: Simd>(&self, s: S, row: usize, from: usize, len: usize) {
-        if self.len > 0 {
-            s.prefetch(&self.rows[row][from..from + len]);
-        }
+    pub(crate) fn row_len(&self) -> usize {
+        self.rows[0].len()
     }
-}
 
-/// The block after the one at hand, to be asked for meanwhile.
-#[derive(Clone, Copy)]
-pub(crate) struct Ahead<'b, 'a, T> {
-    pub(crate) block: &'b Block<'a, T>,
-    /// Rows that are asked for while this many are multiplied: attention goes twice over a block, and asks for half of
-    /// the next one each time.
-    pub(crate) per: usize,
-}
-
-impl<T> Ahead<'_, '_, T> {
-    /// Asks for what is due when row `row` is multiplied.
+    /// Where an element of a row is, to ask for it; anywhere if there is no such row.
     #[inline(always)]
-    fn prefetch<S: Simd>(&self, s: S, row: usize) {
-        if row.is_multiple_of(self.per) {
-            self.block.prefetch(s, row / self.per, 0, self.block.rows[0].len());
-        }
+    pub(crate) fn address(&self, row: usize, element: usize) -> *const u8 {
+        self.rows[row % BLOCK].as_ptr().wrapping_add(element).cast()
     }
 }
 
@@ -105,7 +91,7 @@ impl<T> Ahead<'_, '_, T> {
 pub(crate) fn block_products<S: Simd, T: Element>(
     s: S,
     block: &Block<'_, T>,
-    next: Option<Ahead<'_, '_, T>>,
+    ahead: Option<&mut Ahead<'_, '_, T>>,
     queries: &[f32],
     width: usize,
     precision: Precision,
@@ -113,9 +99,9 @@ pub(crate) fn block_products<S: Simd, T: Element>(
 ) {
     // Where there is no difference, there is one version.
     if precision == Precision::Full || !T::multiplies_pairs::<S>() {
-        products_with::<S, T, true>(s, block, next, queries, width, products);
+        products_with::<S, T, true>(s, block, ahead, queries, width, products);
     } else {
-        products_with::<S, T, false>(s, block, next, queries, width, products);
+        products_with::<S, T, false>(s, block, ahead, queries, width, products);
     }
 }
 
@@ -123,7 +109,7 @@ pub(crate) fn block_products<S: Simd, T: Element>(
 fn products_with<S: Simd, T: Element, const FULL: bool>(
     s: S,
     block: &Block<'_, T>,
-    next: Option<Ahead<'_, '_, T>>,
+    ahead: Option<&mut Ahead<'_, '_, T>>,
     queries: &[f32],
     width: usize,
     products: &mut [f32],
@@ -132,10 +118,10 @@ fn products_with<S: Simd, T: Element, const FULL: bool>(
         // Sums of a tile fill about half the registers; the rows, widened, and the queries need the rest.
         match (S::REGISTERS >= 32, H) {
             (true, 1 | 2) if T::multiplies_pairs::<S>() => {
-                tile_products::<S, T, 8, H, FULL>(s, block, next, queries, width, products);
+                tile_products::<S, T, 8, H, FULL>(s, block, ahead, queries, width, products);
             }
-            (true, _) | (false, 1) => tile_products::<S, T, 4, H, FULL>(s, block, next, queries, width, products),
-            (false, _) => tile_products::<S, T, 2, H, FULL>(s, block, next, queries, width, products),
+            (true, _) | (false, 1) => tile_products::<S, T, 4, H, FULL>(s, block, ahead, queries, width, products),
+            (false, _) => tile_products::<S, T, 2, H, FULL>(s, block, ahead, queries, width, products),
         }
     });
 }
@@ -144,7 +130,7 @@ fn products_with<S: Simd, T: Element, const FULL: bool>(
 fn tile_products<S: Simd, T: Element, const R: usize, const H: usize, const FULL: bool>(
     s: S,
     block: &Block<'_, T>,
-    next: Option<Ahead<'_, '_, T>>,
+    mut ahead: Option<&mut Ahead<'_, '_, T>>,
     queries: &[f32],
     width: usize,
     products: &mut [f32],
@@ -154,14 +140,12 @@ fn tile_products<S: Simd, T: Element, const R: usize, const H: usize, const FULL
         *operand = query;
     }
     for first in (0..block.len).step_by(R) {
-        if let Some(next) = next {
-            for r in 0..R {
-                next.prefetch(s, first + r);
-            }
-        }
         let mut sums = [[s.splat(0.0); R]; H];
         let step = 2 * S::LANES;
         for (rows, queries) in LockStep::new(*block.rows::<R>(first), operands, width / step, (step, step)) {
+            if let Some(ahead) = &mut ahead {
+                ahead.advance(s, R * step);
+            }
             accumulate::<S, T, R, H, FULL>(s, &mut sums, rows, queries);
         }
         for (products, of_rows) in products.chunks_exact_mut(BLOCK).zip(reduce(s, sums)) {

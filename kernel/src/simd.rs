@@ -158,9 +158,13 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
         natural / 2 + Self::LANES * (natural % 2)
     }
 
-    /// Asks for the cache lines of `rows` to be brought near (into L2, not L1: see [`crate::attention`]).
+    /// Asks for the line at an address, which need not be one, to be brought into the first cache.
     #[inline(always)]
-    fn prefetch<T>(self, _rows: &[T]) {}
+    fn prefetch_l1(self, _address: *const u8) {}
+
+    /// Asks for the line at an address, which need not be one, to be brought into the second cache.
+    #[inline(always)]
+    fn prefetch_l2(self, _address: *const u8) {}
 }
 
 /// The widest register of any instruction set here, in f32 lanes: sizes buffers on the stack.

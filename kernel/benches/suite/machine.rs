@@ -36,15 +36,60 @@ impl Stream {
 }
 
 /// Adds up words in many lanes at once, which compilers turn into vector loads and additions.
-fn sum(words: &[u64]) -> u64 {
-    const LANES: usize = 32;
+#[inline(always)]
+fn sum_with(words: &[u64], prefetch: impl Fn(&[u64])) -> u64 {
+    const LANES: usize = 64;
     let mut lanes = [0_u64; LANES];
     for words in words.chunks_exact(LANES) {
+        prefetch(words);
         for (lane, word) in lanes.iter_mut().zip(words) {
             *lane = lane.wrapping_add(*word);
         }
     }
     lanes.into_iter().fold(0, u64::wrapping_add)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn sum(words: &[u64]) -> u64 {
+    sum_with(words, |_| ())
+}
+
+/// With the widest loads there are, and asking for lines ahead: 16-byte loads without that read a third less on one Sapphire
+/// Rapids core.
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "the widest vectors that this CPU has, found at run time")]
+fn sum(words: &[u64]) -> u64 {
+    use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+
+    #[inline(always)]
+    fn ask(words: &[u64]) {
+        let start = words.as_ptr().cast::<i8>();
+        for line in 0..words.len() / 8 {
+            // SAFETY: prefetching is a hint and never faults, whatever the address.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(16384 + 64 * line));
+                _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(1024 + 64 * line));
+            }
+        }
+    }
+    #[target_feature(enable = "avx512f")]
+    fn sum_512(words: &[u64]) -> u64 {
+        sum_with(words, ask)
+    }
+    #[target_feature(enable = "avx2")]
+    fn sum_256(words: &[u64]) -> u64 {
+        sum_with(words, ask)
+    }
+
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the CPU has AVX-512.
+        unsafe { sum_512(words) }
+    } else if is_x86_feature_detected!("avx2") {
+        // SAFETY: the CPU has AVX2.
+        unsafe { sum_256(words) }
+    } else {
+        sum_with(words, ask)
+    }
 }
 
 /// What the processor calls itself.

@@ -3,9 +3,8 @@
 use crate::simd::Simd;
 use half::{bf16, f16};
 use std::arch::x86_64::{
-    __m256, _CMP_GE_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_loadu_si128,
-    _mm_prefetch, _mm256_castps256_ps128, _mm256_cvtph_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-    _mm256_storeu_ps,
+    __m256, _CMP_GE_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_prefetch,
+    _mm256_castps256_ps128, _mm256_cvtph_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_storeu_ps,
 };
 
 pulp::simd_type! {
@@ -161,17 +160,18 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn prefetch<T>(self, rows: &[T]) {
-        prefetch_lines(rows);
+    fn prefetch_l1(self, address: *const u8) {
+        prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address);
+    }
+
+    #[inline(always)]
+    fn prefetch_l2(self, address: *const u8) {
+        prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(address);
     }
 }
 
-/// One prefetch into L2 per cache line that `rows` begins in.
 #[inline(always)]
-pub(crate) fn prefetch_lines<T>(rows: &[T]) {
-    let start = rows.as_ptr().cast::<i8>();
-    for offset in (0..size_of_val(rows)).step_by(64) {
-        // SAFETY: a prefetch never faults, whatever its address; this one lies inside `rows`.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(offset)) };
-    }
+pub(crate) fn prefetch<const HINT: i32>(address: *const u8) {
+    // SAFETY: a prefetch never faults, whatever its address.
+    unsafe { _mm_prefetch::<HINT>(address.cast()) };
 }

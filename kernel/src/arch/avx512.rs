@@ -176,8 +176,13 @@ macro_rules! avx512_methods {
         }
 
         #[inline(always)]
-        fn prefetch<T>(self, rows: &[T]) {
-            crate::arch::avx2::prefetch_lines(rows);
+        fn prefetch_l1(self, address: *const u8) {
+            crate::arch::avx2::prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address);
+        }
+
+        #[inline(always)]
+        fn prefetch_l2(self, address: *const u8) {
+            crate::arch::avx2::prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(address);
         }
     };
 }

@@ -3,10 +3,10 @@
 use crate::simd::Simd;
 use std::arch::aarch64::{
     float32x4_t, vaddq_f32, vaddq_s32, vaddq_u32, vaddvq_f32, vaddvq_u32, vandq_u32, vcgeq_f32, vcvt_f32_f16,
-    vcvtnq_s32_f32, vdivq_f32, vdup_n_u16, vdupq_n_f32, vdupq_n_s32, vdupq_n_u32, vfmaq_f32, vld1_u16,
-    vld1q_f32, vld1q_u16, vld1q_u32, vmaxq_f32, vmaxvq_f32, vminq_f32, vmulq_f32, vpaddq_f32,
-    vreinterpret_f16_u16, vreinterpretq_f32_s32, vreinterpretq_f32_u32, vreinterpretq_u32_f32,
-    vreinterpretq_u32_u16, vrndnq_f32, vshlq_n_s32, vshlq_n_u32, vst1q_f32, vsubq_f32,
+    vcvtnq_s32_f32, vdivq_f32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u32, vfmaq_f32, vld1_u16, vld1q_f32,
+    vld1q_u16, vld1q_u32, vmaxq_f32, vmaxvq_f32, vminq_f32, vmulq_f32, vpaddq_f32, vreinterpret_f16_u16,
+    vreinterpretq_f32_s32, vreinterpretq_f32_u32, vreinterpretq_u32_f32, vreinterpretq_u32_u16, vrndnq_f32,
+    vshlq_n_s32, vshlq_n_u32, vst1q_f32, vsubq_f32,
 };
 
 pulp::simd_type! {

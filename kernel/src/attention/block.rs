@@ -2,10 +2,11 @@
 
 use super::{Partial, weigh::weigh_block};
 use crate::{
+    ahead::Ahead,
     dtype::Element,
     kv::row_width,
     linear::Precision,
-    rows::{Ahead, BLOCK, Block, RowSet, block_products},
+    rows::{BLOCK, Block, RowSet, block_products},
     simd::Simd,
     tile::{operand_len, prepare_query, query_tiles},
 };
@@ -72,18 +73,18 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
             // Sums over values in the registers' order while the rows go by; see `Element`.
             let mut sums = vec![0.0; n * width];
             let mut weights = vec![0.0; n * BLOCK];
-            let mut block = Block::new(set, 0);
-            (0..BLOCK).for_each(
-                #[inline(always)]
-                |row| block.prefetch(s, row, 0, 2 * width),
-            );
+            let tiles = query_tiles::<S>(n).count();
+            let (mut block, mut next) = (Block::new(set, 0), Block::new(set, BLOCK));
+            Ahead::whole(s, &block);
             for start in (0..set.len()).step_by(BLOCK) {
-                let next = Block::new(set, start + BLOCK);
+                let after = Block::new(set, start + 2 * BLOCK);
+                // With the scores, this block's values and half of the rows needed later; with the values, the next
+                // block's keys and the other half.
+                let mut ahead = Ahead::new((&block, width), (&after, 0), width, tiles);
                 for (first, tile) in query_tiles::<S>(n) {
                     let operands = &queries.operands[first * width..];
                     let scores = &mut weights[first * BLOCK..(first + tile) * BLOCK];
-                    let ahead = (first == 0).then_some(Ahead { block: &next, per: 2 });
-                    block_products(s, &block, ahead, operands, width, precision, scores);
+                    block_products(s, &block, Some(&mut ahead), operands, width, precision, scores);
                 }
                 for (q, (weights, sums)) in
                     weights.chunks_exact_mut(BLOCK).zip(sums.chunks_exact_mut(width)).enumerate()
@@ -92,12 +93,13 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
                     weights[visible..].fill(f32::NEG_INFINITY);
                     softmax_block::<S, T>(s, weights, &mut out.largest[q], &mut out.sum[q], sums);
                 }
+                let mut ahead = Ahead::new((&next, 0), (&after, BLOCK / 2), width, tiles);
                 for (first, tile) in query_tiles::<S>(n) {
                     let weights = &weights[first * BLOCK..(first + tile) * BLOCK];
                     let sums = &mut sums[first * width..(first + tile) * width];
-                    weigh_block(s, &block, (first == 0).then_some(&next), weights, width, sums);
+                    weigh_block(s, &block, &mut ahead, weights, width, sums);
                 }
-                block = next;
+                (block, next) = (next, after);
             }
             restore_order::<S, T>(&sums, width, queries.head_dim, &mut out.values);
         },

@@ -1,6 +1,7 @@
 //! Sums of a block's values, weighted by the softmax terms of a tile of queries.
 
 use crate::{
+    ahead::Ahead,
     dtype::Element,
     rows::{BLOCK, Block},
     simd::Simd,
@@ -8,12 +9,12 @@ use crate::{
 };
 
 /// Adds a block's weighted values to the sums of some queries: `weights` is `[count, BLOCK]` as
-/// [`Element::put_weights`] leaves them, `sums` is `[count, width]`. Meanwhile the second half of `next` is asked for.
+/// [`Element::put_weights`] leaves them, `sums` is `[count, width]`. Meanwhile memory is asked for what is `ahead`.
 #[inline(always)]
 pub(super) fn weigh_block<S: Simd, T: Element>(
     s: S,
     block: &Block<'_, T>,
-    next: Option<&Block<'_, T>>,
+    ahead: &mut Ahead<'_, '_, T>,
     weights: &[f32],
     width: usize,
     sums: &mut [f32],
@@ -23,12 +24,12 @@ pub(super) fn weigh_block<S: Simd, T: Element>(
         let mut at = 0;
         if S::REGISTERS >= 32 {
             while at + 4 * S::LANES <= width {
-                weigh_columns::<S, T, 2, H>(s, block, next, weights, width, at, sums);
+                weigh_columns::<S, T, 2, H>(s, block, ahead, weights, width, at, sums);
                 at += 4 * S::LANES;
             }
         }
         while at < width {
-            weigh_columns::<S, T, 1, H>(s, block, next, weights, width, at, sums);
+            weigh_columns::<S, T, 1, H>(s, block, ahead, weights, width, at, sums);
             at += 2 * S::LANES;
         }
     });
@@ -39,7 +40,7 @@ pub(super) fn weigh_block<S: Simd, T: Element>(
 fn weigh_columns<S: Simd, T: Element, const C: usize, const H: usize>(
     s: S,
     block: &Block<'_, T>,
-    next: Option<&Block<'_, T>>,
+    ahead: &mut Ahead<'_, '_, T>,
     weights: &[f32],
     width: usize,
     at: usize,
@@ -59,12 +60,7 @@ fn weigh_columns<S: Simd, T: Element, const C: usize, const H: usize>(
         }
     }
     for pair in 0..block.len.div_ceil(2) {
-        if let Some(next) = next {
-            // Half of the next block was asked for with the scores; the other half now, spread over all columns.
-            let (passes, unit) = (width / (C * step), at / (C * step) * (BLOCK / 2) + pair);
-            let part = 2 * C * step;
-            next.prefetch(s, BLOCK / 2 + unit / passes, unit % passes * part, part);
-        }
+        ahead.advance(s, 2 * C * step);
         let [first, second] = *block.rows::<2>(2 * pair);
         let (first, second) = (&first[width + at..][..C * step], &second[width + at..][..C * step]);
         if T::multiplies_pairs::<S>() {

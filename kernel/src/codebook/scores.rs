@@ -5,10 +5,11 @@ use super::{
     encode::{Best, Probe},
 };
 use crate::{
+    ahead::Ahead,
     dtype::{Element, Elements},
     kv::row_width,
     linear::Precision,
-    rows::{Ahead, BLOCK, Block, RowSet, block_products},
+    rows::{BLOCK, Block, RowSet, block_products},
     simd::Simd,
     tile::{operand_len, prepare_query, query_tiles},
 };
@@ -57,16 +58,18 @@ fn scores_typed<S: Simd, T: Element>(
             let set = RowSet { elements: table, stride: width, positions: None };
             let mut products = vec![0.0; BLOCK * count];
             let mut best = Best::default();
-            let mut block = Block::new(&set, 0);
+            let (mut block, mut next) = (Block::new(&set, 0), Block::new(&set, BLOCK));
+            Ahead::whole(s, &block);
+            Ahead::whole(s, &next);
             for start in (0..book.codes).step_by(BLOCK) {
-                let next = Block::new(&set, start + BLOCK);
+                let after = Block::new(&set, start + 2 * BLOCK);
+                let mut ahead = Ahead::new((&next, 0), (&after, 0), width, query_tiles::<S>(count).count());
                 for (first, tile) in query_tiles::<S>(count) {
                     let products = &mut products[first * BLOCK..(first + tile) * BLOCK];
-                    let next = (first == 0).then_some(Ahead { block: &next, per: 1 });
                     block_products(
                         s,
                         &block,
-                        next,
+                        Some(&mut ahead),
                         &operands[first * stride..],
                         width,
                         Precision::Full,
@@ -80,7 +83,7 @@ fn scores_typed<S: Simd, T: Element>(
                     scores[start..start + block.len].copy_from_slice(&products[..block.len]);
                 }
                 best.raise(s, start, of_probe, &book.half_norms[start..start + block.len]);
-                block = next;
+                (block, next) = (next, after);
             }
             newest.map(|_| best.code())
         },
