@@ -11,7 +11,7 @@ use crate::{
 use a2ats_kernel::{
     Codebook, Kernels,
     attention::{Causal, Partial, Selection},
-    decode::{ATTEND_CHUNK, Choice, StepInput, StepScratch, choose_rows},
+    decode::{Choice, StepInput, StepScratch, attend_chunk, choose_rows},
     elementwise::Rotation,
     linear::Precision,
 };
@@ -225,7 +225,8 @@ impl Pass<'_> {
         let chunks: Vec<(usize, Range<usize>)> = (0..heads.len())
             .flat_map(|head| {
                 let rows = choices[head].attended;
-                (0..rows).step_by(ATTEND_CHUNK).map(move |at| (head, at..rows.min(at + ATTEND_CHUNK)))
+                let chunk = attend_chunk(rows);
+                (0..rows).step_by(chunk).map(move |at| (head, at..rows.min(at + chunk)))
             })
             .collect();
         let partials: Vec<Partial> = chunks

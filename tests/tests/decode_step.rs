@@ -3,7 +3,7 @@
 use a2ats_kernel::{
     Codebook, Dtype, Kernels,
     attention::{Partial, Selection},
-    decode::{ATTEND_CHUNK, Choice, HeadIndex, Sparsity, StepInput, StepScratch, choose_rows, decode_step},
+    decode::{Choice, HeadIndex, Sparsity, StepInput, StepScratch, attend_chunk, choose_rows, decode_step},
     kv::KvRows,
 };
 use a2ats_tests::{
@@ -264,7 +264,8 @@ fn a_step_of_many_chunks_is_close_to_the_reference_and_its_parts_give_its_bits()
             let token = Token::new(&mut noise, head_dim, group);
             let mut index = sequence.index.clone();
             let (choice, out) = sequence.step(kernels, &token, scale);
-            assert!(choice.attended > 2 * ATTEND_CHUNK, "{choice:?}");
+            let chunk = attend_chunk(choice.attended);
+            assert!(choice.attended > 2 * chunk, "{choice:?}");
             let want = sequence.retrieved_by_these_scores(kernels, &token);
             sequence.assert_step(kernels, &want, &token, choice, &out, scale);
 
@@ -274,7 +275,7 @@ fn a_step_of_many_chunks_is_close_to_the_reference_and_its_parts_give_its_bits()
             let again =
                 choose_rows(kernels, &sequence.book, &mut rows, &mut index, &token.input(), &mut scratch);
             assert_eq!(again.unwrap(), choice);
-            let parts = scratch.positions().chunks(ATTEND_CHUNK).map(|positions| {
+            let parts = scratch.positions().chunks(chunk).map(|positions| {
                 let mut part = Partial::default();
                 let selection = Selection::Positions(positions);
                 kernels.attend(rows.rows(), &selection, &token.queries, scale, &mut part).unwrap();

@@ -9,7 +9,7 @@ use super::{
 use a2ats_kernel::{
     Dtype, Kernels,
     attention::{Partial, Selection},
-    decode::ATTEND_CHUNK,
+    decode::attend_chunk,
     kv::{KvRows, Rows},
     retrieval::RetrievalScratch,
 };
@@ -135,7 +135,7 @@ fn time(
     bench.record(operation, kernels.name(), threads, shape, timing, work);
 }
 
-/// Attention of every kv head, as an engine spreads it over threads: `ATTEND_CHUNK` rows a task, partials merged in
+/// Attention of every kv head, as an engine spreads it over threads: `attend_chunk` rows a task, partials merged in
 /// order. Gives `[kv_heads, group, head_dim]`.
 pub fn attend_heads(
     kernels: &dyn Kernels,
@@ -183,13 +183,12 @@ fn attend(
 }
 
 fn chunks<'a>(selection: &Selection<'a>) -> Vec<Selection<'a>> {
+    let chunk = attend_chunk(selection.len());
     match selection {
-        Selection::Range(range) => range
-            .clone()
-            .step_by(ATTEND_CHUNK)
-            .map(|at| Selection::Range(at..range.end.min(at + ATTEND_CHUNK)))
-            .collect(),
-        Selection::Positions(positions) => positions.chunks(ATTEND_CHUNK).map(Selection::Positions).collect(),
+        Selection::Range(range) => {
+            range.clone().step_by(chunk).map(|at| Selection::Range(at..range.end.min(at + chunk))).collect()
+        }
+        Selection::Positions(positions) => positions.chunks(chunk).map(Selection::Positions).collect(),
     }
 }
 
