@@ -232,7 +232,8 @@ fn backends() -> Vec<(&'static str, Option<&'static dyn Kernels>)> {
     fn entry<S: Simd>(token: Option<S>) -> (&'static str, Option<&'static dyn Kernels>) {
         (S::NAME, token.map(table))
     }
-    vec![
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "sorted on x86-64 alone"))]
+    let mut backends = vec![
         #[cfg(target_arch = "x86_64")]
         entry(arch::avx512bf16::Avx512Bf16::try_new()),
         #[cfg(target_arch = "x86_64")]
@@ -244,7 +245,12 @@ fn backends() -> Vec<(&'static str, Option<&'static dyn Kernels>)> {
         #[cfg(target_arch = "aarch64")]
         entry(arch::neon::Neon::try_new()),
         entry(Some(arch::portable::Portable)),
-    ]
+    ];
+    #[cfg(target_arch = "x86_64")]
+    if !arch::avx512bf16::is_faster() {
+        backends.swap(0, 1);
+    }
+    backends
 }
 
 /// The backends that this CPU can run, best first. Never empty: `portable` runs everywhere.

@@ -44,6 +44,14 @@ impl Avx512Bf16 {
     }
 }
 
+/// Whether pair products are faster than multiply-adds of f32. On AMD they are: Zen 4 multiplies 465 GFLOP/s with them and
+/// 233 without, on two cores. On Intel they are not: Emerald Rapids starts a `vdpbf16ps` every other cycle, 180 GFLOP/s against
+/// 350, and dense decode reads a fifth less than with [`super::avx512`].
+pub(crate) fn is_faster() -> bool {
+    let vendor = std::arch::x86_64::__cpuid(0);
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
+}
+
 impl Simd for Avx512Bf16 {
     const NAME: &'static str = "avx512bf16";
     const MULTIPLIES_BF16: bool = true;

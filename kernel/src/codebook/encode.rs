@@ -30,12 +30,14 @@ impl Probe {
     #[inline(always)]
     pub(super) fn of_key<S: Simd>(&mut self, s: S, book: &Codebook, key: &[f32]) -> &[f32] {
         self.image.fill(0.0);
-        let rows = || book.cholesky.chunks_exact(book.head_dim).enumerate();
-        for ((i, row), (key, center)) in rows().zip(key.iter().zip(&book.center)) {
-            add_scaled(s, &mut self.image[..=i], &row[..=i], key - center);
+        // Whole registers of the triangle's rows: what lies above the diagonal is zero.
+        let whole = |i: usize| (i + 1).next_multiple_of(MAX_LANES).min(book.head_dim);
+        let rows = || book.cholesky.chunks_exact(book.head_dim).enumerate().map(|(i, row)| &row[..whole(i)]);
+        for (row, (key, center)) in rows().zip(key.iter().zip(&book.center)) {
+            add_scaled(s, &mut self.image[..row.len()], row, key - center);
         }
-        for ((i, row), probe) in rows().zip(&mut self.probe) {
-            *probe = dot(s, &self.image[..=i], &row[..=i]);
+        for (row, probe) in rows().zip(&mut self.probe) {
+            *probe = dot(s, &self.image[..row.len()], row);
         }
         &self.probe
     }

@@ -46,6 +46,11 @@ fn scores_typed<S: Simd, T: Element>(
             let stride = operand_len::<S>(width);
             let group = queries.len() / book.head_dim;
             let count = group + usize::from(newest.is_some());
+            let set = RowSet { elements: table, stride: width, positions: None };
+            let (mut block, mut next) = (Block::new(&set, 0), Block::new(&set, BLOCK));
+            // On their way while the key's probe is computed.
+            Ahead::whole(s, &block);
+            Ahead::whole(s, &next);
             let mut operands = vec![0.0; count * stride];
             for (query, operand) in queries.chunks_exact(book.head_dim).zip(operands.chunks_exact_mut(stride))
             {
@@ -55,12 +60,8 @@ fn scores_typed<S: Simd, T: Element>(
                 let mut probe = Probe::new(book);
                 prepare_query::<S, T>(s, probe.of_key(s, book, key), 1.0, &mut operands[group * stride..]);
             }
-            let set = RowSet { elements: table, stride: width, positions: None };
             let mut products = vec![0.0; BLOCK * count];
             let mut best = Best::default();
-            let (mut block, mut next) = (Block::new(&set, 0), Block::new(&set, BLOCK));
-            Ahead::whole(s, &block);
-            Ahead::whole(s, &next);
             for start in (0..book.codes).step_by(BLOCK) {
                 let after = Block::new(&set, start + 2 * BLOCK);
                 let mut ahead = Ahead::new((&next, 0), (&after, 0), width, query_tiles::<S>(count).count());
