@@ -400,6 +400,7 @@ fuzz_target!(|case: Case| {
         Err(error) => {
             let message = error.to_string();
             assert!(codewords.is_none(), "a lawful file is refused: {message}");
+            assert!(!message.chars().any(char::is_control), "not fit for a terminal: {message:?}");
             assert!(message.starts_with(&*file.path().to_string_lossy()), "the file is not named: {message}");
         }
     }

@@ -27,7 +27,7 @@ const MOST_WORK: usize = 1 << 13;
 fn allowed_errors(kernels: &dyn Kernels, case: &Case, expected: &Expected) -> Vec<f64> {
     let sums = ROUNDING * (32 + case.head_dim + 2 * case.rows) as f64;
     let scores = sums + query_precision(kernels, case.dtype);
-    let bf16_weights = kernels.name() == "avx512bf16" && case.dtype == Dtype::Bf16;
+    let bf16_weights = ["avx512bf16", "neonbf16"].contains(&kernels.name()) && case.dtype == Dtype::Bf16;
     let weights = if bf16_weights { 2_f64.powi(-8) } else { 0.0 };
     let terms = expected.score_terms.iter().zip(&expected.weight_terms);
     terms.map(|(of_scores, of_weights)| scores * of_scores + weights * of_weights).collect()

@@ -8,7 +8,7 @@ use crate::{rows::Block, simd::Simd};
 /// Both distances are needed. Rows that are still on their way to L2 when they are loaded stall everything behind them; and
 /// a load that finds its row in L2 waits for one of the few line buffers of L1, which what was asked for from memory occupies.
 /// On one Emerald Rapids core a row of 512 bytes takes 20 ns to work on and 30 ns to read; both together took 48 ns
-/// with only L2 asked, a block ahead, 50 ns with only L1 asked, 82 ns with nothing asked, and 35 ns with both. Asking for a
+/// with only L2 asked, a block ahead, 50 ns with only L1 asked, 82 ns with nothing asked, and 39 ns with both. Asking for a
 /// whole block at once was hardly better than not at all: the core stalls until the last of its requests has found a
 /// line buffer.
 pub(crate) struct Ahead<'b, 'a, T> {

@@ -178,8 +178,9 @@ pub fn rope_scaling_name(config: &Config) -> String {
 
 fn check_native(label: &Path, metadata: &HashMap<String, String>, model: &Llama) -> Result<()> {
     let config = &model.config;
-    let version = metadata.get("format_version").map_or("none", String::as_str);
-    if version != FORMAT_VERSION {
+    let stated = |key: &str| metadata.get(key).map(String::as_str);
+    if stated("format_version") != Some(FORMAT_VERSION) {
+        let version = shown(stated("format_version"));
         let problem = format!("has format version {version}, this program reads {FORMAT_VERSION}");
         return Err(Error::file(label, problem, "use the program's version that made it, or make it again"));
     }
@@ -190,19 +191,28 @@ fn check_native(label: &Path, metadata: &HashMap<String, String>, model: &Llama)
         ("rope_scaling", rope_scaling_name(config)),
         ("model_fingerprint", fingerprint(model)),
     ] {
-        let got = metadata.get(key).map_or("none", String::as_str);
-        if got != want {
+        let got = stated(key);
+        if got != Some(&want) {
+            let got = shown(got);
             let problem = format!("was made for another model: its {key} is {got}, the model's is {want}");
             return Err(Error::file(label, problem, REMEDY));
         }
     }
-    let theta = metadata.get("rope_theta").map_or("none", String::as_str);
-    if theta.parse() != Ok(config.rope_theta) {
-        let want = config.rope_theta;
+    let theta = stated("rope_theta");
+    if theta.and_then(|theta| theta.parse().ok()) != Some(config.rope_theta) {
+        let (theta, want) = (shown(theta), config.rope_theta);
         let problem = format!("was made for another model: its rope_theta is {theta}, the model's is {want}");
         return Err(Error::file(label, problem, REMEDY));
     }
     Ok(())
+}
+
+/// What a file states, fit for one line of a terminal: the file may be anyone's.
+fn shown(stated: Option<&str>) -> String {
+    const LONGEST: usize = 80;
+    let Some(text) = stated else { return "not stated".to_owned() };
+    let short: String = text.chars().take(LONGEST).collect();
+    format!("{short:?}{}", if short.len() < text.len() { "…" } else { "" })
 }
 
 /// Refuses a file for more layers than the model has; fewer are found missing when they are read.
@@ -219,7 +229,7 @@ fn relative_position(label: &Path, metadata: &HashMap<String, String>) -> Result
     let Some(text) = metadata.get("relative_position") else { return Ok(DEFAULT_RELATIVE_POSITION) };
     match text.parse() {
         Ok(position) if position < 1 << 32 => Ok(position),
-        _ => Err(Error::file(label, format!("has relative_position {text:?}"), REMEDY)),
+        _ => Err(Error::file(label, format!("has relative_position {}", shown(Some(text))), REMEDY)),
     }
 }
 

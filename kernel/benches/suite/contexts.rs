@@ -62,7 +62,7 @@ pub fn codebook(noise: &mut Noise, codewords: usize, head_dim: usize, dtype: Dty
 /// A group's queries, so alike that what the heads of a group of four retrieve, 3% each, unites to some 6%.
 pub fn queries(noise: &mut Noise, group: usize, head_dim: usize) -> Vec<f32> {
     let common = noise.vector(head_dim, 1.0);
-    let mut queries = noise.vector(group * head_dim, 0.75);
+    let mut queries = noise.vector(group * head_dim, 0.45);
     for query in queries.chunks_exact_mut(head_dim) {
         query.iter_mut().zip(&common).for_each(|(x, common)| *x += common);
     }

@@ -1,7 +1,22 @@
 //! The command line that all benchmark programs share.
 
-use clap::Parser;
+use clap::{Parser, builder::PossibleValuesParser};
 use std::path::PathBuf;
+
+/// What can be timed, by the names that results have.
+const OPERATIONS: [&str; 11] = [
+    "dense_decode",
+    "cached_decode",
+    "selective",
+    "codeword_scores",
+    "retrieve",
+    "index_upkeep",
+    "matvec",
+    "matmul",
+    "prefill_attention",
+    "decode_step_dense",
+    "decode_step_a2ats",
+];
 
 /// Times the kernels beside the walls that this machine sets: how fast its memory is read, how fast it multiplies.
 ///
@@ -14,7 +29,7 @@ pub struct Options {
     #[arg(long)]
     pub quick: bool,
     /// Operations to time, separated by commas; all of them without it.
-    #[arg(long, value_delimiter = ',', value_name = "OPERATION")]
+    #[arg(long, value_delimiter = ',', value_name = "OPERATION", value_parser = PossibleValuesParser::new(OPERATIONS))]
     pub only: Vec<String>,
     /// Backends to time, separated by commas; all that this program was made for without it.
     #[arg(long, value_delimiter = ',', value_name = "ISA")]

@@ -140,6 +140,22 @@ macro_rules! neon_methods {
             self.store(sums, &mut out);
             out
         }
+
+        #[inline(always)]
+        fn prefetch_l1(self, address: *const u8) {
+            // SAFETY: a prefetch never faults, whatever its address.
+            unsafe {
+                std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) address, options(nomem, nostack, preserves_flags))
+            };
+        }
+
+        #[inline(always)]
+        fn prefetch_l2(self, address: *const u8) {
+            // SAFETY: as above.
+            unsafe {
+                std::arch::asm!("prfm pldl2keep, [{0}]", in(reg) address, options(nomem, nostack, preserves_flags))
+            };
+        }
     };
 }
 pub(crate) use neon_methods;

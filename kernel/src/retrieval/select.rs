@@ -5,7 +5,8 @@
 //! scores are spread in another way than the guess assumes, more codes are collected, in the worst case all.
 //!
 //! For the four heads of a group and 4096 codes on Zen 4, AVX-512: sorting all codes takes 55–78 µs, histograms of the
-//! scores' bits 60 µs (scattered additions wait for each other), bisection over all codes 11 µs.
+//! scores' bits 60 µs (scattered additions wait for each other), bisection over all codes 11 µs, this 6 µs. On Emerald
+//! Rapids it takes 8 µs, and 14 µs with a branch per register of scores and per code collected.
 
 use crate::simd::{MAX_LANES, Simd};
 
