@@ -7,6 +7,9 @@ use crate::{
     tile::{accumulate, operand_len, reduce, with_tile_width},
 };
 
+/// Bytes of a row that the first cache is asked for ahead; the second one is asked for the next tile of rows.
+const NEAR: usize = 512;
+
 /// `elements` is `[rows, cols]`, `out` is `[rows, n]`.
 #[inline(always)]
 pub(super) fn product<S: Simd, T: Element>(s: S, elements: &[T], inputs: &Inputs, out: &mut [f32]) {
@@ -54,6 +57,11 @@ fn tile_products<S: Simd, T: Element, const R: usize, const H: usize>(
     let (len, step) = (rows[0].len(), 2 * S::LANES);
     let mut sums = [[s.splat(0.0); R]; H];
     for (rows, operands) in LockStep::new(rows, operands, len / step, (step, step)) {
+        for row in rows {
+            let start: *const u8 = row.as_ptr().cast();
+            s.prefetch_l1(start.wrapping_add(NEAR));
+            s.prefetch_l2(start.wrapping_add(R * len * size_of::<T>()));
+        }
         accumulate::<S, T, R, H, true>(s, &mut sums, rows, operands);
     }
     let whole = len / step * step;
