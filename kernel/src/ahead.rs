@@ -2,7 +2,34 @@
 
 use crate::{rows::Block, simd::Simd};
 
-/// What is asked for during one phase of the work on a block, spread evenly over it: one part of all the rows of a block
+/// What asks memory for rows that come later while some are gone over.
+pub(crate) trait Prefetch {
+    /// Asks for what is due when the kernel goes over these elements of some rows.
+    fn advance<S: Simd, T, const R: usize>(&mut self, s: S, elements: [&[T]; R]);
+}
+
+/// For rows that follow each other in memory: what lies so many bytes on.
+pub(crate) struct Onward {
+    /// Asked for into the first cache.
+    pub(crate) near: usize,
+    /// Asked for into the second cache.
+    pub(crate) far: usize,
+}
+
+impl Prefetch for Onward {
+    #[inline(always)]
+    fn advance<S: Simd, T, const R: usize>(&mut self, s: S, elements: [&[T]; R]) {
+        for elements in elements {
+            let start: *const u8 = elements.as_ptr().cast();
+            for line in (0..size_of_val(elements)).step_by(64) {
+                s.prefetch_l1(start.wrapping_add(self.near + line));
+                s.prefetch_l2(start.wrapping_add(self.far + line));
+            }
+        }
+    }
+}
+
+/// For blocks of rows anywhere: what is asked for during one phase of the work on a block, spread evenly over it: one part of all the rows of a block
 /// needed soon, into the first cache, and as many bytes of a block needed later, into the second.
 ///
 /// Both distances are needed. Rows that are still on their way to L2 when they are loaded stall everything behind them; and
@@ -51,16 +78,6 @@ impl<'b, 'a, T> Ahead<'b, 'a, T> {
         Self { near, near_from, far, far_row, halves, width, per_part, gone: 0, asked: 0 }
     }
 
-    /// Asks for what is due when so many more elements are gone over.
-    #[inline(always)]
-    pub(crate) fn advance<S: Simd>(&mut self, s: S, elements: usize) {
-        self.gone += elements;
-        while self.gone >= self.per_part {
-            self.gone -= self.per_part;
-            self.ask(s);
-        }
-    }
-
     /// Asks for all of a block at once: the first ones of a set.
     #[inline(always)]
     pub(crate) fn whole<S: Simd>(s: S, block: &Block<'a, T>) {
@@ -89,6 +106,17 @@ impl<'b, 'a, T> Ahead<'b, 'a, T> {
         for line in (0..self.width * size_of::<T>()).step_by(64) {
             s.prefetch_l1(near.wrapping_add(line));
             s.prefetch_l2(far.wrapping_add(line));
+        }
+    }
+}
+
+impl<T> Prefetch for Ahead<'_, '_, T> {
+    #[inline(always)]
+    fn advance<S: Simd, E, const R: usize>(&mut self, s: S, elements: [&[E]; R]) {
+        self.gone += R * elements[0].len();
+        while self.gone >= self.per_part {
+            self.gone -= self.per_part;
+            self.ask(s);
         }
     }
 }

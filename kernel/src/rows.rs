@@ -1,7 +1,7 @@
 //! Rows of one length in blocks: resolved from positions once, asked for a block ahead, multiplied with queries.
 
 use crate::{
-    ahead::Ahead,
+    ahead::Prefetch,
     dtype::Element,
     linear::Precision,
     simd::{LockStep, Simd},
@@ -85,12 +85,12 @@ impl<'a, T> Block<'a, T> {
 }
 
 /// Dot products of the first `width` elements of a block's rows with some queries in operand form, `[count, width]`;
-/// `products` is `[count, BLOCK]`. Meanwhile rows of the next block are asked for.
+/// `products` is `[count, BLOCK]`. Meanwhile memory is asked for what is `ahead`.
 #[inline(always)]
-pub(crate) fn block_products<S: Simd, T: Element>(
+pub(crate) fn block_products<S: Simd, T: Element, P: Prefetch>(
     s: S,
     block: &Block<'_, T>,
-    ahead: Option<&mut Ahead<'_, '_, T>>,
+    ahead: Option<&mut P>,
     queries: &[f32],
     width: usize,
     precision: Precision,
@@ -98,17 +98,17 @@ pub(crate) fn block_products<S: Simd, T: Element>(
 ) {
     // Where there is no difference, there is one version.
     if precision == Precision::Full || !T::multiplies_pairs::<S>() {
-        products_with::<S, T, true>(s, block, ahead, queries, width, products);
+        products_with::<S, T, P, true>(s, block, ahead, queries, width, products);
     } else {
-        products_with::<S, T, false>(s, block, ahead, queries, width, products);
+        products_with::<S, T, P, false>(s, block, ahead, queries, width, products);
     }
 }
 
 #[inline(always)]
-fn products_with<S: Simd, T: Element, const FULL: bool>(
+fn products_with<S: Simd, T: Element, P: Prefetch, const FULL: bool>(
     s: S,
     block: &Block<'_, T>,
-    ahead: Option<&mut Ahead<'_, '_, T>>,
+    ahead: Option<&mut P>,
     queries: &[f32],
     width: usize,
     products: &mut [f32],
@@ -117,19 +117,19 @@ fn products_with<S: Simd, T: Element, const FULL: bool>(
         // Sums of a tile fill about half the registers; the rows, widened, and the queries need the rest.
         match (S::REGISTERS >= 32, H) {
             (true, 1 | 2) if T::multiplies_pairs::<S>() => {
-                tile_products::<S, T, 8, H, FULL>(s, block, ahead, queries, width, products);
+                tile_products::<S, T, P, 8, H, FULL>(s, block, ahead, queries, width, products);
             }
-            (true, _) | (false, 1) => tile_products::<S, T, 4, H, FULL>(s, block, ahead, queries, width, products),
-            (false, _) => tile_products::<S, T, 2, H, FULL>(s, block, ahead, queries, width, products),
+            (true, _) | (false, 1) => tile_products::<S, T, P, 4, H, FULL>(s, block, ahead, queries, width, products),
+            (false, _) => tile_products::<S, T, P, 2, H, FULL>(s, block, ahead, queries, width, products),
         }
     });
 }
 
 #[inline(always)]
-fn tile_products<S: Simd, T: Element, const R: usize, const H: usize, const FULL: bool>(
+fn tile_products<S: Simd, T: Element, P: Prefetch, const R: usize, const H: usize, const FULL: bool>(
     s: S,
     block: &Block<'_, T>,
-    mut ahead: Option<&mut Ahead<'_, '_, T>>,
+    mut ahead: Option<&mut P>,
     queries: &[f32],
     width: usize,
     products: &mut [f32],
@@ -143,7 +143,7 @@ fn tile_products<S: Simd, T: Element, const R: usize, const H: usize, const FULL
         let step = 2 * S::LANES;
         for (rows, queries) in LockStep::new(*block.rows::<R>(first), operands, width / step, (step, step)) {
             if let Some(ahead) = &mut ahead {
-                ahead.advance(s, R * step);
+                ahead.advance(s, rows);
             }
             accumulate::<S, T, R, H, FULL>(s, &mut sums, rows, queries);
         }

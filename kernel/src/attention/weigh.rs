@@ -1,7 +1,7 @@
 //! Sums of a block's values, weighted by the softmax terms of a tile of queries.
 
 use crate::{
-    ahead::Ahead,
+    ahead::{Ahead, Prefetch},
     dtype::Element,
     rows::{BLOCK, Block},
     simd::Simd,
@@ -60,9 +60,9 @@ fn weigh_columns<S: Simd, T: Element, const C: usize, const H: usize>(
         }
     }
     for pair in 0..block.len.div_ceil(2) {
-        ahead.advance(s, 2 * C * step);
         let [first, second] = *block.rows::<2>(2 * pair);
         let (first, second) = (&first[width + at..][..C * step], &second[width + at..][..C * step]);
+        ahead.advance(s, [first, second]);
         if T::multiplies_pairs::<S>() {
             let mut values = [[s.splat(0.0); 2]; C];
             for c in 0..C {

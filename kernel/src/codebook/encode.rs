@@ -2,6 +2,7 @@
 
 use super::Codebook;
 use crate::{
+    ahead::Onward,
     dtype::{Element, Elements},
     kv::row_width,
     linear::Precision,
@@ -103,7 +104,7 @@ fn encode_typed<S: Simd, T: Element>(s: S, book: &Codebook, table: &[T], keys: &
                         block_products(
                             s,
                             &block,
-                            None,
+                            None::<&mut Onward>,
                             &operands[first * stride..],
                             width,
                             Precision::Full,

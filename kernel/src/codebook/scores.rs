@@ -5,7 +5,7 @@ use super::{
     encode::{Best, Probe},
 };
 use crate::{
-    ahead::Ahead,
+    ahead::{Ahead, Onward},
     dtype::{Element, Elements},
     kv::row_width,
     linear::Precision,
@@ -47,10 +47,9 @@ fn scores_typed<S: Simd, T: Element>(
             let group = queries.len() / book.head_dim;
             let count = group + usize::from(newest.is_some());
             let set = RowSet { elements: table, stride: width, positions: None };
-            let (mut block, mut next) = (Block::new(&set, 0), Block::new(&set, BLOCK));
             // On their way while the key's probe is computed.
-            Ahead::whole(s, &block);
-            Ahead::whole(s, &next);
+            Ahead::whole(s, &Block::new(&set, 0));
+            Ahead::whole(s, &Block::new(&set, BLOCK));
             let mut operands = vec![0.0; count * stride];
             for (query, operand) in queries.chunks_exact(book.head_dim).zip(operands.chunks_exact_mut(stride))
             {
@@ -63,14 +62,14 @@ fn scores_typed<S: Simd, T: Element>(
             let mut products = vec![0.0; BLOCK * count];
             let mut best = Best::default();
             for start in (0..book.codes).step_by(BLOCK) {
-                let after = Block::new(&set, start + 2 * BLOCK);
-                let mut ahead = Ahead::new((&next, 0), (&after, 0), width, query_tiles::<S>(count).count());
+                let block = Block::new(&set, start);
+                let mut ahead = Onward { near: 4 << 10, far: 16 << 10 };
                 for (first, tile) in query_tiles::<S>(count) {
                     let products = &mut products[first * BLOCK..(first + tile) * BLOCK];
                     block_products(
                         s,
                         &block,
-                        Some(&mut ahead),
+                        (first == 0).then_some(&mut ahead),
                         &operands[first * stride..],
                         width,
                         Precision::Full,
@@ -84,7 +83,6 @@ fn scores_typed<S: Simd, T: Element>(
                     scores[start..start + block.len].copy_from_slice(&products[..block.len]);
                 }
                 best.raise(s, start, of_probe, &book.half_norms[start..start + block.len]);
-                (block, next) = (next, after);
             }
             newest.map(|_| best.code())
         },

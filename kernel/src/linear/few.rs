@@ -2,6 +2,7 @@
 
 use super::Inputs;
 use crate::{
+    ahead::{Onward, Prefetch},
     dtype::Element,
     simd::{LockStep, MAX_LANES, Simd},
     tile::{accumulate, operand_len, reduce, with_tile_width},
@@ -56,12 +57,9 @@ fn tile_products<S: Simd, T: Element, const R: usize, const H: usize>(
 ) -> [[f32; R]; H] {
     let (len, step) = (rows[0].len(), 2 * S::LANES);
     let mut sums = [[s.splat(0.0); R]; H];
+    let mut ahead = Onward { near: NEAR, far: R * len * size_of::<T>() };
     for (rows, operands) in LockStep::new(rows, operands, len / step, (step, step)) {
-        for row in rows {
-            let start: *const u8 = row.as_ptr().cast();
-            s.prefetch_l1(start.wrapping_add(NEAR));
-            s.prefetch_l2(start.wrapping_add(R * len * size_of::<T>()));
-        }
+        ahead.advance(s, rows);
         accumulate::<S, T, R, H, true>(s, &mut sums, rows, operands);
     }
     let whole = len / step * step;
