@@ -34,10 +34,13 @@ fn every_expected_instruction_set_is_available() {
 
 #[test]
 fn tests_run_on_everything_available_and_the_portable_backend_is() {
-    let mut seen = Vec::new();
+    let (mut seen, mut available) = (Vec::new(), available_names());
     on_every_backend(|kernels| seen.push(kernels.name()));
-    assert_eq!(seen, available_names());
-    assert_eq!(seen.last(), Some(&"portable"));
+    assert_eq!(available.last(), Some(&"portable"));
+    // Which is best depends on the CPU.
+    seen.sort_unstable();
+    available.sort_unstable();
+    assert_eq!(seen, available);
 }
 
 #[test]
