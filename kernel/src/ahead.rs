@@ -1,11 +1,31 @@
 //! Asking memory for rows while others are worked on.
+//!
+//! Rows are asked for at two distances, into the first cache what is needed next and into the second what is needed later.
+//! Both are needed: rows that are still on their way to L2 when they are loaded stall everything behind them, and a load
+//! that finds its row in L2 waits for one of the few line buffers of L1, which what was asked for from memory occupies. On
+//! one Emerald Rapids core a row of 512 bytes takes 20 ns to work on and 30 ns to read; both together took 48 ns with
+//! only L2 asked, a block ahead, 50 ns with only L1 asked, 82 ns with nothing asked, and 39 ns with both.
+//!
+//! A line is asked for with each line that is gone over. Asking for a whole block at once was hardly better than not at all
+//! (75 ns): the core stalls until the last of its requests has found a line buffer.
 
 use crate::{rows::Block, simd::Simd};
 
-/// What asks memory for rows that come later while some are gone over.
+/// What asks memory for elements that come later while some are gone over.
 pub(crate) trait Prefetch {
-    /// Asks for what is due when the kernel goes over these elements of some rows.
-    fn advance<S: Simd, T, const R: usize>(&mut self, s: S, elements: [&[T]; R]);
+    /// Asks for what is due when the kernel goes over `elements` of `R` rows: of the rows from `row` on the elements
+    /// from `from` on.
+    fn advance<S: Simd, T, const R: usize>(&self, s: S, row: usize, from: usize, elements: [&[T]; R]);
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// How many lines begin in elements from `from` on. Narrow registers go over a line in several steps.
+#[inline(always)]
+fn lines<T>(from: usize, elements: &[T]) -> usize {
+    let begins = size_of_val(elements) >= LINE || (from * size_of::<T>()).is_multiple_of(LINE);
+    if begins { size_of_val(elements).div_ceil(LINE) } else { 0 }
 }
 
 /// For rows that follow each other in memory: what lies so many bytes on.
@@ -18,105 +38,58 @@ pub(crate) struct Onward {
 
 impl Prefetch for Onward {
     #[inline(always)]
-    fn advance<S: Simd, T, const R: usize>(&mut self, s: S, elements: [&[T]; R]) {
+    fn advance<S: Simd, T, const R: usize>(&self, s: S, _row: usize, from: usize, elements: [&[T]; R]) {
         for elements in elements {
             let start: *const u8 = elements.as_ptr().cast();
-            for line in (0..size_of_val(elements)).step_by(64) {
-                s.prefetch_l1(start.wrapping_add(self.near + line));
-                s.prefetch_l2(start.wrapping_add(self.far + line));
+            for line in 0..lines(from, elements) {
+                s.prefetch_l1(start.wrapping_add(self.near + line * LINE));
+                s.prefetch_l2(start.wrapping_add(self.far + line * LINE));
             }
         }
     }
 }
 
-/// For blocks of rows anywhere: what is asked for during one phase of the work on a block, spread evenly over it: one part of all the rows of a block
-/// needed soon, into the first cache, and as many bytes of a block needed later, into the second.
-///
-/// Both distances are needed. Rows that are still on their way to L2 when they are loaded stall everything behind them; and
-/// a load that finds its row in L2 waits for one of the few line buffers of L1, which what was asked for from memory occupies.
-/// On one Emerald Rapids core a row of 512 bytes takes 20 ns to work on and 30 ns to read; both together took 48 ns
-/// with only L2 asked, a block ahead, 50 ns with only L1 asked, 82 ns with nothing asked, and 39 ns with both. Asking for a
-/// whole block at once was hardly better than not at all: the core stalls until the last of its requests has found a
-/// line buffer.
+/// For rows anywhere: the same elements of the same rows of other blocks.
 pub(crate) struct Ahead<'b, 'a, T> {
     near: &'b Block<'a, T>,
-    /// Element that the part begins with.
     near_from: usize,
     far: &'b Block<'a, T>,
-    /// Row of the far block to begin with.
-    far_row: usize,
-    /// Whether its rows have two parts.
-    halves: bool,
-    /// Elements of a part.
-    width: usize,
-    /// Elements to go over for each part.
-    per_part: usize,
-    /// Elements gone over since the last part.
-    gone: usize,
-    /// Parts asked for in this phase.
-    asked: usize,
+    far_from: usize,
 }
 
 impl<'b, 'a, T> Ahead<'b, 'a, T> {
-    /// For a phase that goes `passes` times over a part of each row of a block.
-    ///
-    /// `near` is the block needed next and the element that the part of its rows begins with; `far` is the block needed
-    /// later and the row to begin with; a part has `width` elements.
+    /// The block needed next and the one needed later, each with the element that what is asked for begins with.
     #[inline(always)]
-    pub(crate) fn new(
-        near: (&'b Block<'a, T>, usize),
-        far: (&'b Block<'a, T>, usize),
-        width: usize,
-        passes: usize,
-    ) -> Self {
-        let (near, near_from) = near;
-        let (far, far_row) = far;
-        // Behind the last block there is nothing to ask for.
-        let per_part = if near.len > 0 { passes * width } else { usize::MAX };
-        let far = if far.len > 0 { far } else { near };
-        let halves = far.row_len() > width;
-        Self { near, near_from, far, far_row, halves, width, per_part, gone: 0, asked: 0 }
+    pub(crate) fn new(near: (&'b Block<'a, T>, usize), far: (&'b Block<'a, T>, usize)) -> Self {
+        let ((near, near_from), (far, far_from)) = (near, far);
+        Self { near, near_from, far, far_from }
     }
 
     /// Asks for all of a block at once: the first ones of a set.
     #[inline(always)]
     pub(crate) fn whole<S: Simd>(s: S, block: &Block<'a, T>) {
-        for row in 0..block.len {
-            for line in (0..block.row_len() * size_of::<T>()).step_by(64) {
-                s.prefetch_l2(block.address(row, 0).wrapping_add(line));
+        if block.len > 0 {
+            for row in block.rows::<{ crate::rows::BLOCK }>(0) {
+                for line in 0..lines(0, row) {
+                    s.prefetch_l2(row.as_ptr().cast::<u8>().wrapping_add(line * LINE));
+                }
             }
-        }
-    }
-
-    #[inline(always)]
-    fn ask<S: Simd>(&mut self, s: S) {
-        let near = self.near.address(self.asked, self.near_from);
-        let (row, from) =
-            if self.halves { (self.asked / 2, self.asked % 2 * self.width) } else { (self.asked, 0) };
-        let far = self.far.address(self.far_row + row, from);
-        self.asked += 1;
-        // head_dim 128 in two bytes, without a loop.
-        if self.width * size_of::<T>() == 256 {
-            for line in [0, 64, 128, 192] {
-                s.prefetch_l1(near.wrapping_add(line));
-                s.prefetch_l2(far.wrapping_add(line));
-            }
-            return;
-        }
-        for line in (0..self.width * size_of::<T>()).step_by(64) {
-            s.prefetch_l1(near.wrapping_add(line));
-            s.prefetch_l2(far.wrapping_add(line));
         }
     }
 }
 
 impl<T> Prefetch for Ahead<'_, '_, T> {
     #[inline(always)]
-    fn advance<S: Simd, E, const R: usize>(&mut self, s: S, elements: [&[E]; R]) {
-        self.gone += R * elements[0].len();
-        while self.gone >= self.per_part {
-            self.gone -= self.per_part;
-            self.ask(s);
+    fn advance<S: Simd, E, const R: usize>(&self, s: S, row: usize, from: usize, elements: [&[E]; R]) {
+        let (near, far) = (self.near.rows::<R>(row), self.far.rows::<R>(row));
+        // Zipped, the arrays' iterators would be called, not inlined.
+        for r in 0..R {
+            let near: *const u8 = near[r].as_ptr().wrapping_add(self.near_from + from).cast();
+            let far: *const u8 = far[r].as_ptr().wrapping_add(self.far_from + from).cast();
+            for line in 0..lines(from, elements[r]) {
+                s.prefetch_l1(near.wrapping_add(line * LINE));
+                s.prefetch_l2(far.wrapping_add(line * LINE));
+            }
         }
     }
 }

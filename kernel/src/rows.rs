@@ -70,18 +70,6 @@ impl<'a, T> Block<'a, T> {
         const { assert!(BLOCK.is_multiple_of(R)) };
         self.rows[first..].first_chunk().expect("tiles divide a block")
     }
-
-    /// Elements of each row; 0 if there is none.
-    #[inline(always)]
-    pub(crate) fn row_len(&self) -> usize {
-        self.rows[0].len()
-    }
-
-    /// Where an element of a row is, to ask for it; anywhere if there is no such row.
-    #[inline(always)]
-    pub(crate) fn address(&self, row: usize, element: usize) -> *const u8 {
-        self.rows[row % BLOCK].as_ptr().wrapping_add(element).cast()
-    }
 }
 
 /// Dot products of the first `width` elements of a block's rows with some queries in operand form, `[count, width]`;
@@ -90,7 +78,7 @@ impl<'a, T> Block<'a, T> {
 pub(crate) fn block_products<S: Simd, T: Element, P: Prefetch>(
     s: S,
     block: &Block<'_, T>,
-    ahead: Option<&mut P>,
+    ahead: Option<&P>,
     queries: &[f32],
     width: usize,
     precision: Precision,
@@ -108,7 +96,7 @@ pub(crate) fn block_products<S: Simd, T: Element, P: Prefetch>(
 fn products_with<S: Simd, T: Element, P: Prefetch, const FULL: bool>(
     s: S,
     block: &Block<'_, T>,
-    ahead: Option<&mut P>,
+    ahead: Option<&P>,
     queries: &[f32],
     width: usize,
     products: &mut [f32],
@@ -129,7 +117,7 @@ fn products_with<S: Simd, T: Element, P: Prefetch, const FULL: bool>(
 fn tile_products<S: Simd, T: Element, P: Prefetch, const R: usize, const H: usize, const FULL: bool>(
     s: S,
     block: &Block<'_, T>,
-    mut ahead: Option<&mut P>,
+    ahead: Option<&P>,
     queries: &[f32],
     width: usize,
     products: &mut [f32],
@@ -141,9 +129,10 @@ fn tile_products<S: Simd, T: Element, P: Prefetch, const R: usize, const H: usiz
     for first in (0..block.len).step_by(R) {
         let mut sums = [[s.splat(0.0); R]; H];
         let step = 2 * S::LANES;
-        for (rows, queries) in LockStep::new(*block.rows::<R>(first), operands, width / step, (step, step)) {
-            if let Some(ahead) = &mut ahead {
-                ahead.advance(s, rows);
+        let steps = LockStep::new(*block.rows::<R>(first), operands, width / step, (step, step));
+        for (i, (rows, queries)) in steps.enumerate() {
+            if let Some(ahead) = ahead {
+                ahead.advance(s, first, i * step, rows);
             }
             accumulate::<S, T, R, H, FULL>(s, &mut sums, rows, queries);
         }

@@ -73,18 +73,26 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
             // Sums over values in the registers' order while the rows go by; see `Element`.
             let mut sums = vec![0.0; n * width];
             let mut weights = vec![0.0; n * BLOCK];
-            let tiles = query_tiles::<S>(n).count();
             let (mut block, mut next) = (Block::new(set, 0), Block::new(set, BLOCK));
             Ahead::whole(s, &block);
             for start in (0..set.len()).step_by(BLOCK) {
                 let after = Block::new(set, start + 2 * BLOCK);
-                // With the scores, this block's values and half of the rows needed later; with the values, the next
-                // block's keys and the other half.
-                let mut ahead = Ahead::new((&block, width), (&after, 0), width, tiles);
+                // With the keys, this block's values and keys needed later; with the values, the next block's keys and
+                // values needed later. Behind the last block, what is there already is asked for again.
+                let later = if after.len > 0 { &after } else { &block };
+                let ahead = Ahead::new((&block, width), (later, 0));
                 for (first, tile) in query_tiles::<S>(n) {
                     let operands = &queries.operands[first * width..];
                     let scores = &mut weights[first * BLOCK..(first + tile) * BLOCK];
-                    block_products(s, &block, Some(&mut ahead), operands, width, precision, scores);
+                    block_products(
+                        s,
+                        &block,
+                        (first == 0).then_some(&ahead),
+                        operands,
+                        width,
+                        precision,
+                        scores,
+                    );
                 }
                 for (q, (weights, sums)) in
                     weights.chunks_exact_mut(BLOCK).zip(sums.chunks_exact_mut(width)).enumerate()
@@ -93,11 +101,12 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
                     weights[visible..].fill(f32::NEG_INFINITY);
                     softmax_block::<S, T>(s, weights, &mut out.largest[q], &mut out.sum[q], sums);
                 }
-                let mut ahead = Ahead::new((&next, 0), (&after, BLOCK / 2), width, tiles);
+                let soon = if next.len > 0 { &next } else { &block };
+                let ahead = Ahead::new((soon, 0), (later, width));
                 for (first, tile) in query_tiles::<S>(n) {
                     let weights = &weights[first * BLOCK..(first + tile) * BLOCK];
                     let sums = &mut sums[first * width..(first + tile) * width];
-                    weigh_block(s, &block, &mut ahead, weights, width, sums);
+                    weigh_block(s, &block, (first == 0).then_some(&ahead), weights, width, sums);
                 }
                 (block, next) = (next, after);
             }

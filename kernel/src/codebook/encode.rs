@@ -104,7 +104,7 @@ fn encode_typed<S: Simd, T: Element>(s: S, book: &Codebook, table: &[T], keys: &
                         block_products(
                             s,
                             &block,
-                            None::<&mut Onward>,
+                            None::<&Onward>,
                             &operands[first * stride..],
                             width,
                             Precision::Full,

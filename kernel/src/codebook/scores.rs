@@ -63,13 +63,13 @@ fn scores_typed<S: Simd, T: Element>(
             let mut best = Best::default();
             for start in (0..book.codes).step_by(BLOCK) {
                 let block = Block::new(&set, start);
-                let mut ahead = Onward { near: 4 << 10, far: 16 << 10 };
+                let ahead = Onward { near: 4 << 10, far: 16 << 10 };
                 for (first, tile) in query_tiles::<S>(count) {
                     let products = &mut products[first * BLOCK..(first + tile) * BLOCK];
                     block_products(
                         s,
                         &block,
-                        (first == 0).then_some(&mut ahead),
+                        (first == 0).then_some(&ahead),
                         &operands[first * stride..],
                         width,
                         Precision::Full,

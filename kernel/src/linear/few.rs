@@ -57,9 +57,9 @@ fn tile_products<S: Simd, T: Element, const R: usize, const H: usize>(
 ) -> [[f32; R]; H] {
     let (len, step) = (rows[0].len(), 2 * S::LANES);
     let mut sums = [[s.splat(0.0); R]; H];
-    let mut ahead = Onward { near: NEAR, far: R * len * size_of::<T>() };
-    for (rows, operands) in LockStep::new(rows, operands, len / step, (step, step)) {
-        ahead.advance(s, rows);
+    let ahead = Onward { near: NEAR, far: R * len * size_of::<T>() };
+    for (i, (rows, operands)) in LockStep::new(rows, operands, len / step, (step, step)).enumerate() {
+        ahead.advance(s, 0, i * step, rows);
         accumulate::<S, T, R, H, true>(s, &mut sums, rows, operands);
     }
     let whole = len / step * step;
