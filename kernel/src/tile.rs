@@ -12,12 +12,6 @@ use crate::{
 /// Most queries of one tile on any instruction set.
 pub(crate) const MAX_TILE_QUERIES: usize = 5;
 
-/// Most queries of one tile: with two rows, eight sums, four row registers and a query fit sixteen registers; with four
-/// rows, twenty sums, eight row registers and a query fit thirty-two.
-pub(crate) const fn max_tile_queries<S: Simd>() -> usize {
-    if S::REGISTERS >= 32 { MAX_TILE_QUERIES } else { 4 }
-}
-
 /// The length of a query in operand form: `len` rounded up to whole blocks.
 #[inline(always)]
 pub(crate) fn operand_len<S: Simd>(len: usize) -> usize {
@@ -79,21 +73,21 @@ pub(crate) fn reduce<S: Simd, const R: usize, const H: usize>(s: S, sums: [[S::F
     out
 }
 
-/// Splits `queries` into tiles of nearly equal size, none above [`max_tile_queries`]: (first, how many).
+/// Splits `queries` into tiles of nearly equal size, none above [`Simd::TILE_QUERIES`]: (first, how many).
 pub(crate) fn query_tiles<S: Simd>(queries: usize) -> impl Iterator<Item = (usize, usize)> {
-    let tiles = queries.div_ceil(max_tile_queries::<S>());
+    let tiles = queries.div_ceil(S::TILE_QUERIES);
     (0..tiles).map(move |t| {
         let (from, to) = (t * queries / tiles, (t + 1) * queries / tiles);
         (from, to - from)
     })
 }
 
-/// Calls `$body` with `$H` a constant equal to `$count`, which is at least 1 and no more than [`max_tile_queries`] of
+/// Calls `$body` with `$H` a constant equal to `$count`, which is at least 1 and no more than [`Simd::TILE_QUERIES`] of
 /// `$S`.
 macro_rules! with_tile_width {
     ($S:ident, $count:expr, $H:ident => $body:expr) => {
         match $count {
-            5 if $S::REGISTERS >= 32 => {
+            5 if $S::TILE_QUERIES == 5 => {
                 const $H: usize = 5;
                 $body
             }

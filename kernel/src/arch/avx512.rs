@@ -22,6 +22,7 @@ macro_rules! avx512_methods {
         type F32 = std::arch::x86_64::__m512;
         const LANES: usize = 16;
         const REGISTERS: usize = 32;
+        const TILE_QUERIES: usize = 5;
         // Scaling goes down through the subnormal numbers, of which 2^-149 is the last.
         const VANISHING_POWER: f32 = -152.0;
 

@@ -67,6 +67,7 @@ impl NeonBf16 {
 
 impl Simd for NeonBf16 {
     const NAME: &'static str = "neonbf16";
+    const TILE_QUERIES: usize = 5;
     const MULTIPLIES_BF16: bool = true;
     neon_methods!();
 

@@ -4,7 +4,7 @@ use crate::{
     dtype::{Dtype, Element},
     lanes::{Row, pack},
     simd::Simd,
-    tile::{max_tile_queries, operand_len, prepare_query},
+    tile::{operand_len, prepare_query},
 };
 
 /// How exactly a product sees its inputs. It matters only beside bf16 weights on CPUs that multiply bf16.
@@ -54,7 +54,7 @@ pub(crate) fn prepare<S: Simd, T: Element, R: Row>(
 ) -> Inputs {
     let count = inputs.len().checked_div(cols).unwrap_or(0);
     let steps = if precision == Precision::Rounded && R::multiplies_pairs::<S>() { 1 } else { 2 };
-    let values = if count <= max_tile_queries::<S>() {
+    let values = if count <= S::TILE_QUERIES {
         let stride = operand_len::<S>(cols);
         let mut operands = vec![0.0; count * stride];
         for (input, operand) in inputs.chunks_exact(cols.max(1)).zip(operands.chunks_exact_mut(stride.max(1)))

@@ -26,7 +26,6 @@ use crate::{
     dtype::{Dtype, Elements},
     error::{Error, Result, expect_len},
     simd::Simd,
-    tile::max_tile_queries,
 };
 use half::{bf16, f16};
 use std::ops::Range;
@@ -117,7 +116,7 @@ pub(crate) fn product<S: Simd>(s: S, weights: Matrix<'_>, inputs: &Inputs, out: 
     if inputs.count == 0 || weights.rows == 0 {
         return;
     }
-    match (weights.elements, inputs.count <= max_tile_queries::<S>()) {
+    match (weights.elements, inputs.count <= S::TILE_QUERIES) {
         (Elements::F32(elements), true) => few::product(s, elements, inputs, out),
         (Elements::F16(elements), true) => few::product(s, elements, inputs, out),
         (Elements::Bf16(elements), true) => few::product(s, elements, inputs, out),
