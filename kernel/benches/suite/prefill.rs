@@ -4,7 +4,7 @@ use super::{
     bench::{Bench, Work},
     check,
     contexts::kv_rows,
-    products::precision_name,
+    products::{precision_name, precisions},
     results::Shape,
 };
 use a2ats_kernel::{
@@ -42,7 +42,7 @@ pub fn prefill_attention(bench: &mut Bench) {
         if kernels.name() == "portable" && bench.options.quick {
             continue;
         }
-        for (precision, pool) in [(Precision::Rounded, 0), (Precision::Rounded, 1), (Precision::Full, 1)] {
+        for (&precision, pool) in precisions(kernels).iter().flat_map(|one| [(one, 0), (one, 1)]) {
             let Some(pool) = bench.pools.get(pool) else { continue };
             let timing =
                 bench.budget.time_on(pool, |_| attend(kernels, &rows, &queries, precision, &mut out));

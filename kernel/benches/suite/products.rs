@@ -53,6 +53,9 @@ fn time(
         .map(|elements: Elements<'_>| Matrix::new(elements, rows, cols).expect("the range is a matrix"))
         .collect();
     for &kernels in &bench.kernels.clone() {
+        if !precisions(kernels).contains(&precision) {
+            continue;
+        }
         let mut out = vec![0.0; rows * inputs];
         product(kernels, matrices[0], &x, precision, &mut out);
         let sampled = 5 * cols;
@@ -75,16 +78,17 @@ fn time(
                 rows: Some(rows),
                 cols: Some(cols),
                 inputs: Some(inputs),
-                precision: (inputs > 1).then_some(if precision == Precision::Full {
-                    "full"
-                } else {
-                    "rounded"
-                }),
+                precision: (inputs > 1).then(|| precision_name(precision)),
                 ..Shape::default()
             };
             bench.record(operation, kernels.name(), pool.current_num_threads(), shape, timing, work);
         }
     }
+}
+
+/// The precisions that make a difference to a backend: rounding is for what multiplies bf16.
+pub fn precisions(kernels: &dyn Kernels) -> &'static [Precision] {
+    if kernels.name().ends_with("bf16") { &[Precision::Rounded, Precision::Full] } else { &[Precision::Full] }
 }
 
 /// What reports call a precision.

@@ -19,8 +19,8 @@ pub struct Budget {
 impl Budget {
     pub fn new(quick: bool) -> Self {
         Self {
-            time: Duration::from_millis(if quick { 250 } else { 1500 }),
-            samples: if quick { 5 } else { 15 },
+            time: Duration::from_millis(if quick { 200 } else { 1500 }),
+            samples: if quick { 3 } else { 15 },
         }
     }
 
