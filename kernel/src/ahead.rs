@@ -13,6 +13,11 @@ use crate::{rows::Block, simd::Simd};
 
 /// What asks memory for elements that come later while some are gone over.
 pub(crate) trait Prefetch {
+    /// Whether it asks for anything with this group of rows of a block.
+    fn asks(&self, _group: usize) -> bool {
+        true
+    }
+
     /// Asks for what is due when the kernel goes over `elements` of `R` rows: of the rows from `row` on the elements
     /// from `from` on.
     fn advance<S: Simd, T, const R: usize>(&self, s: S, row: usize, from: usize, elements: [&[T]; R]);
@@ -55,14 +60,23 @@ pub(crate) struct Ahead<'b, 'a, T> {
     near_from: usize,
     far: &'b Block<'a, T>,
     far_from: usize,
+    tile: usize,
+    tiles: usize,
 }
 
 impl<'b, 'a, T> Ahead<'b, 'a, T> {
     /// The block needed next and the one needed later, each with the element that what is asked for begins with.
+    ///
+    /// Rows are gone over by `tiles` tiles of queries in turn, of which this is number `tile`: each asks for its share.
     #[inline(always)]
-    pub(crate) fn new(near: (&'b Block<'a, T>, usize), far: (&'b Block<'a, T>, usize)) -> Self {
+    pub(crate) fn new(
+        near: (&'b Block<'a, T>, usize),
+        far: (&'b Block<'a, T>, usize),
+        tile: usize,
+        tiles: usize,
+    ) -> Self {
         let ((near, near_from), (far, far_from)) = (near, far);
-        Self { near, near_from, far, far_from }
+        Self { near, near_from, far, far_from, tile, tiles }
     }
 
     /// Asks for all of a block at once: the first ones of a set.
@@ -79,6 +93,11 @@ impl<'b, 'a, T> Ahead<'b, 'a, T> {
 }
 
 impl<T> Prefetch for Ahead<'_, '_, T> {
+    #[inline(always)]
+    fn asks(&self, group: usize) -> bool {
+        self.tiles == 1 || group as u32 % self.tiles as u32 == self.tile as u32
+    }
+
     #[inline(always)]
     fn advance<S: Simd, E, const R: usize>(&self, s: S, row: usize, from: usize, elements: [&[E]; R]) {
         let (near, far) = (self.near.rows::<R>(row), self.far.rows::<R>(row));

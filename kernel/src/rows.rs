@@ -129,6 +129,13 @@ fn tile_products<S: Simd, T: Element, P: Prefetch, const R: usize, const H: usiz
     for first in (0..block.len).step_by(R) {
         let mut sums = [[s.splat(0.0); R]; H];
         let step = 2 * S::LANES;
+        let ahead = if let Some(ahead) = ahead
+            && ahead.asks(first / R)
+        {
+            Some(ahead)
+        } else {
+            None
+        };
         let steps = LockStep::new(*block.rows::<R>(first), operands, width / step, (step, step));
         for (i, (rows, queries)) in steps.enumerate() {
             if let Some(ahead) = ahead {

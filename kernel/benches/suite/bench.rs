@@ -77,7 +77,7 @@ impl Bench {
     /// Reads memory again: each time the best of several passes, and of the times the median. (The best of a whole run
     /// is a moment in which the neighbours of a virtual machine were quiet, which no operation met.)
     fn measure_bandwidth(&mut self) {
-        let passes = if self.options.quick { 3 } else { 5 };
+        let passes = if self.options.quick { 2 } else { 5 };
         let one = self.stream.read_bandwidth(&self.pools[0], passes);
         let all = self.stream.read_bandwidth(self.all_threads(), passes);
         self.bandwidths.push((one, all));

@@ -19,7 +19,7 @@ pub struct Budget {
 impl Budget {
     pub fn new(quick: bool) -> Self {
         Self {
-            time: Duration::from_millis(if quick { 200 } else { 1500 }),
+            time: Duration::from_millis(if quick { 150 } else { 1500 }),
             samples: if quick { 3 } else { 15 },
         }
     }

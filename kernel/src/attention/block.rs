@@ -73,6 +73,7 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
             // Sums over values in the registers' order while the rows go by; see `Element`.
             let mut sums = vec![0.0; n * width];
             let mut weights = vec![0.0; n * BLOCK];
+            let tiles = query_tiles::<S>(n).count();
             let (mut block, mut next) = (Block::new(set, 0), Block::new(set, BLOCK));
             Ahead::whole(s, &block);
             for start in (0..set.len()).step_by(BLOCK) {
@@ -80,8 +81,8 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
                 // With the keys, this block's values and keys needed later; with the values, the next block's keys and
                 // values needed later. Behind the last block, what is there already is asked for again.
                 let later = if after.len > 0 { &after } else { &block };
-                let ahead = Ahead::new((&block, width), (later, 0));
-                for (first, tile) in query_tiles::<S>(n) {
+                for (number, (first, tile)) in query_tiles::<S>(n).enumerate() {
+                    let ahead = Ahead::new((&block, width), (later, 0), number, tiles);
                     let operands = &queries.operands[first * width..];
                     let scores = &mut weights[first * BLOCK..(first + tile) * BLOCK];
                     block_products(
@@ -102,11 +103,11 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
                     softmax_block::<S, T>(s, weights, &mut out.largest[q], &mut out.sum[q], sums);
                 }
                 let soon = if next.len > 0 { &next } else { &block };
-                let ahead = Ahead::new((soon, 0), (later, width));
-                for (first, tile) in query_tiles::<S>(n) {
+                for (number, (first, tile)) in query_tiles::<S>(n).enumerate() {
+                    let ahead = Ahead::new((soon, 0), (later, width), number, tiles);
                     let weights = &weights[first * BLOCK..(first + tile) * BLOCK];
                     let sums = &mut sums[first * width..(first + tile) * width];
-                    weigh_block(s, &block, (first == 0).then_some(&ahead), weights, width, sums);
+                    weigh_block(s, &block, &ahead, weights, width, sums);
                 }
                 (block, next) = (next, after);
             }

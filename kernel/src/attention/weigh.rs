@@ -14,7 +14,7 @@ use crate::{
 pub(super) fn weigh_block<S: Simd, T: Element>(
     s: S,
     block: &Block<'_, T>,
-    ahead: Option<&Ahead<'_, '_, T>>,
+    ahead: &Ahead<'_, '_, T>,
     weights: &[f32],
     width: usize,
     sums: &mut [f32],
@@ -40,7 +40,7 @@ pub(super) fn weigh_block<S: Simd, T: Element>(
 fn weigh_columns<S: Simd, T: Element, const C: usize, const H: usize>(
     s: S,
     block: &Block<'_, T>,
-    ahead: Option<&Ahead<'_, '_, T>>,
+    ahead: &Ahead<'_, '_, T>,
     weights: &[f32],
     width: usize,
     at: usize,
@@ -62,7 +62,7 @@ fn weigh_columns<S: Simd, T: Element, const C: usize, const H: usize>(
     for pair in 0..block.len.div_ceil(2) {
         let [first, second] = *block.rows::<2>(2 * pair);
         let (first, second) = (&first[width + at..][..C * step], &second[width + at..][..C * step]);
-        if let Some(ahead) = ahead {
+        if ahead.asks(pair) {
             ahead.advance(s, 2 * pair, at, [first, second]);
         }
         if T::multiplies_pairs::<S>() {
