@@ -85,15 +85,7 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
                     let ahead = Ahead::new((&block, width), (later, 0), number, tiles);
                     let operands = &queries.operands[first * width..];
                     let scores = &mut weights[first * BLOCK..(first + tile) * BLOCK];
-                    block_products(
-                        s,
-                        &block,
-                        (first == 0).then_some(&ahead),
-                        operands,
-                        width,
-                        precision,
-                        scores,
-                    );
+                    block_products(s, &block, Some(&ahead), operands, width, precision, scores);
                 }
                 for (q, (weights, sums)) in
                     weights.chunks_exact_mut(BLOCK).zip(sums.chunks_exact_mut(width)).enumerate()
