@@ -64,6 +64,7 @@
 mod ahead;
 mod arch;
 pub mod attention;
+mod beside;
 pub mod codebook;
 pub mod decode;
 mod dispatch;

@@ -4,7 +4,7 @@ use crate::{
     ahead::Prefetch,
     dtype::Element,
     linear::Precision,
-    simd::{LockStep, Simd},
+    simd::{EqualRows, LockStep, Simd},
     tile::{accumulate, reduce, with_tile_width},
 };
 
@@ -12,25 +12,41 @@ use crate::{
 #[derive(Clone, Copy)]
 pub(crate) struct RowSet<'a, T> {
     /// All the rows there are, one after the other.
-    pub(crate) elements: &'a [T],
+    elements: &'a [T],
     /// Elements from one row to the next.
     pub(crate) stride: usize,
     /// The rows of the set, or all of them.
-    pub(crate) positions: Option<&'a [u32]>,
+    positions: Option<&'a [u32]>,
+    len: usize,
 }
 
 impl<'a, T> RowSet<'a, T> {
+    /// The rows of `elements` at some positions, or all of them.
+    #[inline(always)]
+    pub(crate) fn new(elements: &'a [T], stride: usize, positions: Option<&'a [u32]>) -> Self {
+        let len = positions.map_or(elements.len() / stride, <[u32]>::len);
+        Self { elements, stride, positions, len }
+    }
+
     /// How many rows the set has.
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
-        self.positions.map_or(self.elements.len() / self.stride, <[u32]>::len)
+        self.len
     }
 
-    /// `len` elements of row `i` of the set, from element `from` on.
+    /// Where row `i` of the set begins, or the last one if there are not so many: to ask memory for it.
     #[inline(always)]
-    pub(crate) fn row(&self, i: usize, from: usize, len: usize) -> &'a [T] {
+    pub(crate) fn address(&self, i: usize) -> *const T {
+        let i = i.min(self.len.saturating_sub(1));
+        let position = self.positions.map_or(i, |positions| positions.get(i).map_or(0, |&at| at as usize));
+        self.elements.as_ptr().wrapping_add(position * self.stride)
+    }
+
+    /// Row `i` of the set.
+    #[inline(always)]
+    fn row(&self, i: usize) -> &'a [T] {
         let position = self.positions.map_or(i, |positions| positions[i] as usize);
-        &self.elements[position * self.stride + from..][..len]
+        &self.elements[position * self.stride..][..self.stride]
     }
 }
 
@@ -42,8 +58,7 @@ pub(crate) const BLOCK: usize = 32;
 /// The rows of a block. What lies beyond the set repeats its last row: kernels work on whole tiles, and the weights
 /// of what they compute too much are zero.
 pub(crate) struct Block<'a, T> {
-    /// All of the same length.
-    rows: [&'a [T]; BLOCK],
+    pub(crate) rows: EqualRows<'a, T, BLOCK>,
     /// Rows that are not repetitions.
     pub(crate) len: usize,
 }
@@ -52,33 +67,31 @@ impl<'a, T> Block<'a, T> {
     /// The rows of `set` from `start` on; none if it has none there.
     #[inline(always)]
     pub(crate) fn new(set: &RowSet<'a, T>, start: usize) -> Self {
-        let mut rows = [&[][..]; BLOCK];
         let len = BLOCK.min(set.len().saturating_sub(start));
-        for (i, row) in rows.iter_mut().enumerate().take(len) {
-            *row = set.row(start + i, 0, set.stride);
-        }
-        if len > 0 {
-            let last = rows[len - 1];
-            rows[len..].fill(last);
-        }
+        let rows = if len > 0 {
+            EqualRows::new(
+                set.stride,
+                #[inline(always)]
+                |i| set.row(start + i.min(len - 1)),
+            )
+        } else {
+            EqualRows::new(
+                0,
+                #[inline(always)]
+                |_| &[],
+            )
+        };
         Self { rows, len }
-    }
-
-    /// `R` rows from `first` on.
-    #[inline(always)]
-    pub(crate) fn rows<const R: usize>(&self, first: usize) -> &[&'a [T]; R] {
-        const { assert!(BLOCK.is_multiple_of(R)) };
-        self.rows[first..].first_chunk().expect("tiles divide a block")
     }
 }
 
-/// Dot products of the first `width` elements of a block's rows with some queries in operand form, `[count, width]`;
+/// Dot products of the first `width` elements of a block's rows with a tile of queries in operand form;
 /// `products` is `[count, BLOCK]`. Meanwhile memory is asked for what is `ahead`.
 #[inline(always)]
 pub(crate) fn block_products<S: Simd, T: Element, P: Prefetch>(
     s: S,
     block: &Block<'_, T>,
-    ahead: Option<&P>,
+    ahead: &mut P,
     queries: &[f32],
     width: usize,
     precision: Precision,
@@ -96,7 +109,7 @@ pub(crate) fn block_products<S: Simd, T: Element, P: Prefetch>(
 fn products_with<S: Simd, T: Element, P: Prefetch, const FULL: bool>(
     s: S,
     block: &Block<'_, T>,
-    ahead: Option<&P>,
+    ahead: &mut P,
     queries: &[f32],
     width: usize,
     products: &mut [f32],
@@ -117,31 +130,18 @@ fn products_with<S: Simd, T: Element, P: Prefetch, const FULL: bool>(
 fn tile_products<S: Simd, T: Element, P: Prefetch, const R: usize, const H: usize, const FULL: bool>(
     s: S,
     block: &Block<'_, T>,
-    ahead: Option<&P>,
+    ahead: &mut P,
     queries: &[f32],
     width: usize,
     products: &mut [f32],
 ) {
-    let mut operands = [&[][..]; H];
-    for (operand, query) in operands.iter_mut().zip(queries.chunks_exact(width)) {
-        *operand = query;
-    }
     for first in (0..block.len).step_by(R) {
         let mut sums = [[s.splat(0.0); R]; H];
         let step = 2 * S::LANES;
-        let ahead = if let Some(ahead) = ahead
-            && ahead.asks(first / R)
-        {
-            Some(ahead)
-        } else {
-            None
-        };
-        let steps = LockStep::new(*block.rows::<R>(first), operands, width / step, (step, step));
-        for (i, (rows, queries)) in steps.enumerate() {
-            if let Some(ahead) = ahead {
-                ahead.advance(s, first, i * step, rows);
-            }
-            accumulate::<S, T, R, H, FULL>(s, &mut sums, rows, queries);
+        let steps = LockStep::new(block.rows.rows::<R>(first), [queries], width / step, (step, H * step));
+        ahead.turn::<R>(first);
+        for (i, (rows, [queries])) in steps.enumerate() {
+            accumulate::<S, T, P, R, H, FULL>(s, &mut sums, rows, queries, ahead, i * step);
         }
         for (products, of_rows) in products.chunks_exact_mut(BLOCK).zip(reduce(s, sums)) {
             products[first..first + R].copy_from_slice(&of_rows);

@@ -1,8 +1,10 @@
-//! The small trait that an instruction set implements, and the lockstep walk that keeps bounds checks out of the
-//! inner loops.
+//! The small trait that an instruction set implements, and the walks that keep bounds checks out of the inner loops.
+
+mod walk;
 
 use half::{bf16, f16};
-use std::{fmt::Debug, ops::Range};
+use std::fmt::Debug;
+pub(crate) use walk::{EqualRows, LockStep};
 
 /// One instruction set, as the algorithms see it.
 ///
@@ -172,75 +174,3 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
 
 /// The widest register of any instruction set here, in f32 lanes: sizes buffers on the stack.
 pub const MAX_LANES: usize = 16;
-
-/// Walks `N` rows and `M` operands side by side, a block of each at a time.
-///
-/// The bounds are checked once, here, instead of once per slice and block: in a tile of two rows and five queries
-/// those checks are as many instructions as the multiplications.
-pub(crate) struct LockStep<'a, A, B, const N: usize, const M: usize> {
-    rows: [&'a [A]; N],
-    operands: [&'a [B]; M],
-    step: usize,
-    steps: usize,
-    /// Elements of a step: of a row, of an operand.
-    blocks: (usize, usize),
-}
-
-impl<'a, A, B, const N: usize, const M: usize> LockStep<'a, A, B, N, M> {
-    /// Goes `steps` steps; `blocks` are the elements of each in a row and in an operand.
-    ///
-    /// # Panics
-    /// If a slice is shorter than all the steps: a mistake of the calling kernel.
-    #[inline(always)]
-    pub(crate) fn new(
-        rows: [&'a [A]; N],
-        operands: [&'a [B]; M],
-        steps: usize,
-        blocks: (usize, usize),
-    ) -> Self {
-        let lengths = (steps.checked_mul(blocks.0), steps.checked_mul(blocks.1));
-        let (Some(row), Some(operand)) = lengths else { panic!("more steps than memory") };
-        for of_row in &rows {
-            assert!(of_row.len() >= row);
-        }
-        for of_operand in &operands {
-            assert!(of_operand.len() >= operand);
-        }
-        Self { rows, operands, step: 0, steps, blocks }
-    }
-}
-
-impl<'a, A, B, const N: usize, const M: usize> Iterator for LockStep<'a, A, B, N, M> {
-    type Item = ([&'a [A]; N], [&'a [B]; M]);
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.step == self.steps {
-            return None;
-        }
-        let (row, operand) = (self.step * self.blocks.0, self.step * self.blocks.1);
-        self.step += 1;
-        // SAFETY: `step` was below `steps`, and every slice has at least `steps` blocks, as `new` made sure.
-        #[expect(unsafe_code, reason = "the one unchecked access of the inner loops, see the type's docs")]
-        unsafe {
-            Some((
-                parts(self.rows, row..row + self.blocks.0),
-                parts(self.operands, operand..operand + self.blocks.1),
-            ))
-        }
-    }
-}
-
-/// The same part of several slices.
-///
-/// # Safety
-/// The range lies inside each of them.
-#[inline(always)]
-#[expect(unsafe_code, reason = "see LockStep")]
-unsafe fn parts<T, const N: usize>(mut slices: [&[T]; N], range: Range<usize>) -> [&[T]; N] {
-    for slice in &mut slices {
-        // SAFETY: the caller's promise.
-        *slice = unsafe { slice.get_unchecked(range.clone()) };
-    }
-    slices
-}

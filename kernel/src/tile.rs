@@ -1,10 +1,12 @@
 //! Dot products of rows with a few queries: the inner loop of codeword scores, attention scores and weight products.
 //!
 //! Queries are first brought into operand form (see [`crate::dtype::Element`]), padded with zeros to a whole number
-//! of blocks, and laid one after the other. A tile of rows × queries keeps its sums in registers; each row is read
-//! once for all the queries of a tile.
+//! of blocks. Those of a tile are laid block by block, the first block of each, then the second: one address leads to all
+//! of them, where one for each would not fit the general registers beside those of the rows. A tile of rows × queries keeps
+//! its sums in registers; each row is read once for all the queries of a tile.
 
 use crate::{
+    ahead::{Prefetch, Share, ask_part},
     dtype::Element,
     simd::{MAX_LANES, Simd},
 };
@@ -18,37 +20,70 @@ pub(crate) fn operand_len<S: Simd>(len: usize) -> usize {
     len.next_multiple_of(2 * S::LANES)
 }
 
-/// Brings one query into operand form. `operand` has [`operand_len`] elements; what lies beyond the query becomes 0.
+/// Brings queries into operand form, tile by tile. `queries` is `[n, len]`, `operands` has [`operand_len`] elements for each;
+/// what lies beyond a query becomes 0.
 #[inline(always)]
-pub(crate) fn prepare_query<S: Simd, T: Element>(s: S, query: &[f32], scale: f32, operand: &mut [f32]) {
+pub(crate) fn prepare_queries<'q, S: Simd, T: Element>(
+    s: S,
+    queries: impl ExactSizeIterator<Item = &'q [f32]>,
+    scale: f32,
+    operands: &mut [f32],
+) {
+    let count = queries.len();
+    let stride = operands.len() / count.max(1);
     let block = 2 * S::LANES;
-    for (b, to) in operand.chunks_exact_mut(block).enumerate() {
-        let from = query.get(b * block..).unwrap_or_default();
-        let mut arranged = [0.0; 2 * MAX_LANES];
-        for (i, &x) in from.iter().take(block).enumerate() {
-            arranged[T::register_place(i, S::LANES)] = x * scale;
+    let mut queries = queries;
+    for (first, tile) in query_tiles::<S>(count) {
+        let operands = &mut operands[first * stride..(first + tile) * stride];
+        for (h, query) in queries.by_ref().take(tile).enumerate() {
+            for (b, to) in operands.chunks_exact_mut(tile * block).enumerate() {
+                let from = query.get(b * block..).unwrap_or_default();
+                prepare_block::<S, T>(s, from, scale, &mut to[h * block..][..block]);
+            }
         }
-        let registers = [s.load(&arranged[..S::LANES]), s.load(&arranged[S::LANES..2 * S::LANES])];
-        let [low, high] = T::query_operand(s, registers);
-        s.store(low, &mut to[..S::LANES]);
-        s.store(high, &mut to[S::LANES..]);
     }
 }
 
-/// Adds the products of a block of `R` rows and `H` queries to their sums.
+/// A block of a query, of which `from` begins with the elements, if there are any left.
 #[inline(always)]
-pub(crate) fn accumulate<S: Simd, T: Element, const R: usize, const H: usize, const FULL: bool>(
+fn prepare_block<S: Simd, T: Element>(s: S, from: &[f32], scale: f32, to: &mut [f32]) {
+    let mut arranged = [0.0; 2 * MAX_LANES];
+    for (i, &x) in from.iter().take(2 * S::LANES).enumerate() {
+        arranged[T::register_place(i, S::LANES)] = x * scale;
+    }
+    let registers = [s.load(&arranged[..S::LANES]), s.load(&arranged[S::LANES..2 * S::LANES])];
+    let [low, high] = T::query_operand(s, registers);
+    s.store(low, &mut to[..S::LANES]);
+    s.store(high, &mut to[S::LANES..]);
+}
+
+/// Adds the products of a block of `R` rows, from element `from` on, and the same block of
+/// `H` queries to their sums. Between the queries
+/// memory is asked for what is `ahead`.
+#[inline(always)]
+pub(crate) fn accumulate<
+    S: Simd,
+    T: Element,
+    P: Prefetch,
+    const R: usize,
+    const H: usize,
+    const FULL: bool,
+>(
     s: S,
     sums: &mut [[S::F32; R]; H],
     rows: [&[T]; R],
-    queries: [&[f32]; H],
+    queries: &[f32],
+    ahead: &mut P,
+    from: usize,
 ) {
     // Loops, not closures handed to `map`: those would not be inlined, see `dispatch`.
     let mut blocks = [[s.splat(0.0); 2]; R];
     for (block, row) in blocks.iter_mut().zip(rows) {
         *block = T::load_operand(s, row);
     }
-    for (sums, query) in sums.iter_mut().zip(queries) {
+    let queries = queries.chunks_exact(2 * S::LANES);
+    for (h, (sums, query)) in sums.iter_mut().zip(queries).enumerate() {
+        ask_part(s, ahead, from, rows, h, H);
         let query = [s.load(&query[..S::LANES]), s.load(&query[S::LANES..])];
         for (sum, block) in sums.iter_mut().zip(blocks) {
             *sum = T::dot::<S, FULL>(s, *sum, block, query);
@@ -80,6 +115,14 @@ pub(crate) fn query_tiles<S: Simd>(queries: usize) -> impl Iterator<Item = (usiz
         let (from, to) = (t * queries / tiles, (t + 1) * queries / tiles);
         (from, to - from)
     })
+}
+
+/// The tiles of queries that go over the same rows one after the other, and the turns in which each asks memory for
+/// what is ahead: (first, how many, share).
+pub(crate) fn sharing_tiles<S: Simd>(queries: usize) -> Vec<(usize, usize, Share)> {
+    let tiles = query_tiles::<S>(queries).count();
+    let numbered = query_tiles::<S>(queries).enumerate();
+    numbered.map(|(number, (first, count))| (first, count, Share::new(number, tiles))).collect()
 }
 
 /// Calls `$body` with `$H` a constant equal to `$count`, which is at least 1 and no more than [`Simd::TILE_QUERIES`] of

@@ -2,14 +2,18 @@
 
 use super::{Partial, weigh::weigh_block};
 use crate::{
-    ahead::Ahead,
+    beside::{Along, BesideValues, Later, ask_for_whole},
     dtype::Element,
     kv::row_width,
     linear::Precision,
     rows::{BLOCK, Block, RowSet, block_products},
     simd::Simd,
-    tile::{operand_len, prepare_query, query_tiles},
+    tile::{operand_len, prepare_queries, sharing_tiles},
 };
+
+/// How far ahead memory is asked for rows, in bytes: dense decode wants 32 KiB at least, rows here and there gain another
+/// tenth from 64.
+const AHEAD: usize = 64 << 10;
 
 /// Query vectors in operand form.
 pub(super) struct Queries {
@@ -23,9 +27,7 @@ impl Queries {
     pub(super) fn new<S: Simd, T: Element>(s: S, queries: &[f32], head_dim: usize, scale: f32) -> Self {
         let stride = operand_len::<S>(row_width(head_dim));
         let mut operands = vec![0.0; queries.len() / head_dim * stride];
-        for (query, operand) in queries.chunks_exact(head_dim).zip(operands.chunks_exact_mut(stride)) {
-            prepare_query::<S, T>(s, query, scale, operand);
-        }
+        prepare_queries::<S, T>(s, queries.chunks_exact(head_dim), scale, &mut operands);
         Self { head_dim, operands }
     }
 
@@ -73,19 +75,21 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
             // Sums over values in the registers' order while the rows go by; see `Element`.
             let mut sums = vec![0.0; n * width];
             let mut weights = vec![0.0; n * BLOCK];
-            let tiles = query_tiles::<S>(n).count();
-            let (mut block, mut next) = (Block::new(set, 0), Block::new(set, BLOCK));
-            Ahead::whole(s, &block);
+            let tiles = sharing_tiles::<S>(n);
+            let far = AHEAD.div_ceil(set.stride * size_of::<T>()).next_multiple_of(BLOCK);
+            ask_for_whole(s, set, 0);
+            let mut block = Block::new(set, 0);
             for start in (0..set.len()).step_by(BLOCK) {
-                let after = Block::new(set, start + 2 * BLOCK);
-                // With the keys, this block's values and keys needed later; with the values, the next block's keys and
-                // values needed later. Behind the last block, what is there already is asked for again.
-                let later = if after.len > 0 { &after } else { &block };
-                for (number, (first, tile)) in query_tiles::<S>(n).enumerate() {
-                    let ahead = Ahead::new((&block, width), (later, 0), number, tiles);
+                if start + BLOCK < far {
+                    ask_for_whole(s, set, start + BLOCK);
+                }
+                let later = Later::new(set, start + far);
+                let mut lines = later.lines();
+                for &(first, tile, share) in &tiles {
+                    let mut ahead = Along::new(&mut lines, share, width * size_of::<T>());
                     let operands = &queries.operands[first * width..];
                     let scores = &mut weights[first * BLOCK..(first + tile) * BLOCK];
-                    block_products(s, &block, Some(&ahead), operands, width, precision, scores);
+                    block_products(s, &block, &mut ahead, operands, width, precision, scores);
                 }
                 for (q, (weights, sums)) in
                     weights.chunks_exact_mut(BLOCK).zip(sums.chunks_exact_mut(width)).enumerate()
@@ -94,14 +98,16 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
                     weights[visible..].fill(f32::NEG_INFINITY);
                     softmax_block::<S, T>(s, weights, &mut out.largest[q], &mut out.sum[q], sums);
                 }
+                let next = Block::new(set, start + BLOCK);
+                // Behind the last block, what is there already is asked for again.
                 let soon = if next.len > 0 { &next } else { &block };
-                for (number, (first, tile)) in query_tiles::<S>(n).enumerate() {
-                    let ahead = Ahead::new((soon, 0), (later, width), number, tiles);
+                for &(first, tile, share) in &tiles {
+                    let mut ahead = BesideValues::new(&mut lines, share, soon);
                     let weights = &weights[first * BLOCK..(first + tile) * BLOCK];
                     let sums = &mut sums[first * width..(first + tile) * width];
-                    weigh_block(s, &block, &ahead, weights, width, sums);
+                    weigh_block(s, &block, &mut ahead, weights, width, sums);
                 }
-                (block, next) = (next, after);
+                block = next;
             }
             restore_order::<S, T>(&sums, width, queries.head_dim, &mut out.values);
         },

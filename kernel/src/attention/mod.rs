@@ -123,9 +123,9 @@ fn attend_typed<S: Simd, T: Element>(
     let set = match selection {
         Selection::Range(range) => {
             let elements = &elements[range.start * stride..range.end.max(range.start) * stride];
-            RowSet { elements, stride, positions: None }
+            RowSet::new(elements, stride, None)
         }
-        Selection::Positions(positions) => RowSet { elements, stride, positions: Some(positions) },
+        Selection::Positions(positions) => RowSet::new(elements, stride, Some(positions)),
     };
     let queries = Queries::new::<S, T>(s, queries, rows.head_dim(), scale);
     attend_rows(s, &set, &queries, visible, precision, out);

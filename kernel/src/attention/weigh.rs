@@ -1,7 +1,8 @@
 //! Sums of a block's values, weighted by the softmax terms of a tile of queries.
 
 use crate::{
-    ahead::{Ahead, Prefetch},
+    ahead::{Prefetch, ask_part},
+    beside::BesideValues,
     dtype::Element,
     rows::{BLOCK, Block},
     simd::Simd,
@@ -14,7 +15,7 @@ use crate::{
 pub(super) fn weigh_block<S: Simd, T: Element>(
     s: S,
     block: &Block<'_, T>,
-    ahead: &Ahead<'_, '_, T>,
+    ahead: &mut BesideValues<'_, '_, '_, T>,
     weights: &[f32],
     width: usize,
     sums: &mut [f32],
@@ -40,7 +41,7 @@ pub(super) fn weigh_block<S: Simd, T: Element>(
 fn weigh_columns<S: Simd, T: Element, const C: usize, const H: usize>(
     s: S,
     block: &Block<'_, T>,
-    ahead: &Ahead<'_, '_, T>,
+    ahead: &mut BesideValues<'_, '_, '_, T>,
     weights: &[f32],
     width: usize,
     at: usize,
@@ -48,10 +49,8 @@ fn weigh_columns<S: Simd, T: Element, const C: usize, const H: usize>(
 ) {
     let step = 2 * S::LANES;
     // Loops over constant numbers of queries and columns only: any other would leave the sums in memory.
-    let mut of_query = [&[][..]; H];
-    for (of_query, weights) in of_query.iter_mut().zip(weights.chunks_exact(BLOCK)) {
-        *of_query = weights;
-    }
+    let weights: &[[f32; BLOCK]; H] =
+        weights.as_chunks().0.first_chunk().expect("a block of weights for each query");
     let mut registers = [[[s.splat(0.0); 2]; C]; H];
     for h in 0..H {
         for c in 0..C {
@@ -59,27 +58,41 @@ fn weigh_columns<S: Simd, T: Element, const C: usize, const H: usize>(
             registers[h][c] = [s.load(low), s.load(high)];
         }
     }
-    for pair in 0..block.len.div_ceil(2) {
-        let [first, second] = *block.rows::<2>(2 * pair);
-        let (first, second) = (&first[width + at..][..C * step], &second[width + at..][..C * step]);
-        if ahead.asks(pair) {
-            ahead.advance(s, 2 * pair, at, [first, second]);
+    let values = block.rows.columns(width + at..width + at + C * step);
+    for pair in 0..BLOCK / 2 {
+        if 2 * pair >= block.len {
+            break;
         }
+        let (first, second) = (values.of_row(2 * pair), values.of_row(2 * pair + 1));
+        ahead.turn::<2>(2 * pair);
         if T::multiplies_pairs::<S>() {
-            let mut values = [[s.splat(0.0); 2]; C];
+            let mut pairs = [[s.splat(0.0); 2]; C];
             for c in 0..C {
-                values[c] = T::interleave(s, &first[c * step..][..step], &second[c * step..][..step]);
+                pairs[c] = T::interleave(s, &first[c * step..][..step], &second[c * step..][..step]);
             }
             for h in 0..H {
-                let weight = s.splat(of_query[h][pair]);
+                ask_part(s, ahead, at, [first, second], h, H);
+                let weight = s.splat(weights[h][pair]);
                 for c in 0..C {
-                    registers[h][c][0] = s.multiply_bf16_pairs(registers[h][c][0], values[c][0], weight);
-                    registers[h][c][1] = s.multiply_bf16_pairs(registers[h][c][1], values[c][1], weight);
+                    registers[h][c][0] = s.multiply_bf16_pairs(registers[h][c][0], pairs[c][0], weight);
+                    registers[h][c][1] = s.multiply_bf16_pairs(registers[h][c][1], pairs[c][1], weight);
                 }
             }
         } else {
-            weigh_row::<S, T, C, H>(s, first, of_query, 2 * pair, &mut registers);
-            weigh_row::<S, T, C, H>(s, second, of_query, 2 * pair + 1, &mut registers);
+            for (row, values) in [first, second].into_iter().enumerate() {
+                let mut wide = [[s.splat(0.0); 2]; C];
+                for c in 0..C {
+                    wide[c] = T::load(s, &values[c * step..][..step]);
+                }
+                for h in 0..H {
+                    ask_part(s, ahead, at, [first, second], row * H + h, 2 * H);
+                    let weight = s.splat(weights[h][2 * pair + row]);
+                    for c in 0..C {
+                        registers[h][c][0] = s.mul_add(wide[c][0], weight, registers[h][c][0]);
+                        registers[h][c][1] = s.mul_add(wide[c][1], weight, registers[h][c][1]);
+                    }
+                }
+            }
         }
     }
     for h in 0..H {
@@ -87,28 +100,6 @@ fn weigh_columns<S: Simd, T: Element, const C: usize, const H: usize>(
             let (low, high) = sums[h * width + at + c * step..][..step].split_at_mut(S::LANES);
             s.store(registers[h][c][0], low);
             s.store(registers[h][c][1], high);
-        }
-    }
-}
-
-/// Adds some values of one row, times its weights, to the sums.
-#[inline(always)]
-fn weigh_row<S: Simd, T: Element, const C: usize, const H: usize>(
-    s: S,
-    values: &[T],
-    weights: [&[f32]; H],
-    row: usize,
-    sums: &mut [[[S::F32; 2]; C]; H],
-) {
-    let mut wide = [[s.splat(0.0); 2]; C];
-    for c in 0..C {
-        wide[c] = T::load(s, &values[c * 2 * S::LANES..][..2 * S::LANES]);
-    }
-    for h in 0..H {
-        let weight = s.splat(weights[h][row]);
-        for c in 0..C {
-            sums[h][c][0] = s.mul_add(wide[c][0], weight, sums[h][c][0]);
-            sums[h][c][1] = s.mul_add(wide[c][1], weight, sums[h][c][1]);
         }
     }
 }

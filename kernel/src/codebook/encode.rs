@@ -2,13 +2,13 @@
 
 use super::Codebook;
 use crate::{
-    ahead::Onward,
+    ahead::Nothing,
     dtype::{Element, Elements},
     kv::row_width,
     linear::Precision,
     rows::{BLOCK, Block, RowSet, block_products},
     simd::{MAX_LANES, Simd},
-    tile::{MAX_TILE_QUERIES, operand_len, prepare_query, query_tiles},
+    tile::{MAX_TILE_QUERIES, operand_len, prepare_queries, query_tiles},
 };
 
 /// Keys whose probes stay in L1 while a block of codewords goes by.
@@ -88,14 +88,18 @@ fn encode_typed<S: Simd, T: Element>(s: S, book: &Codebook, table: &[T], keys: &
             let width = row_width(book.head_dim);
             let stride = operand_len::<S>(width);
             let mut probe = Probe::new(book);
+            let mut probes = vec![0.0; KEYS.min(codes.len()) * book.head_dim];
             let mut operands = vec![0.0; KEYS.min(codes.len()) * stride];
             let mut products = [0.0; BLOCK * MAX_TILE_QUERIES];
-            let set = RowSet { elements: table, stride: width, positions: None };
+            let set = RowSet::new(table, width, None);
             for (keys, codes) in keys.chunks(KEYS * book.head_dim).zip(codes.chunks_mut(KEYS)) {
-                for (key, operand) in keys.chunks_exact(book.head_dim).zip(operands.chunks_exact_mut(stride))
+                let probes = &mut probes[..keys.len()];
+                for (key, to) in keys.chunks_exact(book.head_dim).zip(probes.chunks_exact_mut(book.head_dim))
                 {
-                    prepare_query::<S, T>(s, probe.of_key(s, book, key), 1.0, operand);
+                    to.copy_from_slice(probe.of_key(s, book, key));
                 }
+                let operands = &mut operands[..codes.len() * stride];
+                prepare_queries::<S, T>(s, probes.chunks_exact(book.head_dim), 1.0, operands);
                 let mut best = [Best::default(); KEYS];
                 for start in (0..book.codes).step_by(BLOCK) {
                     let block = Block::new(&set, start);
@@ -104,7 +108,7 @@ fn encode_typed<S: Simd, T: Element>(s: S, book: &Codebook, table: &[T], keys: &
                         block_products(
                             s,
                             &block,
-                            None::<&Onward>,
+                            &mut Nothing,
                             &operands[first * stride..],
                             width,
                             Precision::Full,

@@ -5,14 +5,17 @@ use super::{
     encode::{Best, Probe},
 };
 use crate::{
-    ahead::{Ahead, Onward},
+    beside::{Along, Later, ask_for_whole},
     dtype::{Element, Elements},
     kv::row_width,
     linear::Precision,
     rows::{BLOCK, Block, RowSet, block_products},
     simd::Simd,
-    tile::{operand_len, prepare_query, query_tiles},
+    tile::{operand_len, prepare_queries, sharing_tiles},
 };
+
+/// Bytes ahead that the first cache is asked for; the second is asked for two blocks ahead.
+const NEAR: usize = 4 << 10;
 
 /// Scores `[group, codes]` of the queries, and the code of the newest key if there is one.
 #[inline(always)]
@@ -46,30 +49,31 @@ fn scores_typed<S: Simd, T: Element>(
             let stride = operand_len::<S>(width);
             let group = queries.len() / book.head_dim;
             let count = group + usize::from(newest.is_some());
-            let set = RowSet { elements: table, stride: width, positions: None };
+            let set = RowSet::new(table, width, None);
             // On their way while the key's probe is computed.
-            Ahead::whole(s, &Block::new(&set, 0));
-            Ahead::whole(s, &Block::new(&set, BLOCK));
+            ask_for_whole(s, &set, 0);
+            ask_for_whole(s, &set, BLOCK);
             let mut operands = vec![0.0; count * stride];
-            for (query, operand) in queries.chunks_exact(book.head_dim).zip(operands.chunks_exact_mut(stride))
-            {
-                prepare_query::<S, T>(s, query, 1.0, operand);
-            }
-            if let Some(key) = newest {
-                let mut probe = Probe::new(book);
-                prepare_query::<S, T>(s, probe.of_key(s, book, key), 1.0, &mut operands[group * stride..]);
-            }
+            let mut probe = Probe::new(book);
+            let probe = newest.map(
+                #[inline(always)]
+                |key| probe.of_key(s, book, key),
+            );
+            let all: Vec<&[f32]> = queries.chunks_exact(book.head_dim).chain(probe).collect();
+            prepare_queries::<S, T>(s, all.into_iter(), 1.0, &mut operands);
             let mut products = vec![0.0; BLOCK * count];
             let mut best = Best::default();
+            let tiles = sharing_tiles::<S>(count);
             for start in (0..book.codes).step_by(BLOCK) {
                 let block = Block::new(&set, start);
-                let ahead = Onward { near: 4 << 10, far: 16 << 10 };
-                for (first, tile) in query_tiles::<S>(count) {
+                let later = Later::new(&set, start + 2 * BLOCK);
+                let mut lines = later.lines();
+                for &(first, tile, share) in &tiles {
                     let products = &mut products[first * BLOCK..(first + tile) * BLOCK];
                     block_products(
                         s,
                         &block,
-                        (first == 0).then_some(&ahead),
+                        &mut Along::new(&mut lines, share, NEAR),
                         &operands[first * stride..],
                         width,
                         Precision::Full,

@@ -2,10 +2,10 @@
 
 use super::Inputs;
 use crate::{
-    ahead::{Onward, Prefetch},
+    ahead::{Nothing, Onward},
     dtype::Element,
     simd::{LockStep, MAX_LANES, Simd},
-    tile::{accumulate, operand_len, reduce, with_tile_width},
+    tile::{accumulate, reduce, with_tile_width},
 };
 
 /// Bytes of a row that the first cache is asked for ahead; the second one is asked for the next tile of rows.
@@ -30,17 +30,13 @@ fn all_rows<S: Simd, T: Element, const R: usize, const H: usize>(
     out: &mut [f32],
 ) {
     let cols = inputs.cols;
-    let mut operands = [&[][..]; H];
-    for (operand, input) in operands.iter_mut().zip(inputs.values.chunks_exact(operand_len::<S>(cols))) {
-        *operand = input;
-    }
     for (rows, out) in elements.chunks(R * cols).zip(out.chunks_mut(R * H)) {
         // Where there are not so many left the last is repeated, and what comes of the repetitions is left out.
         let mut tile = [&rows[rows.len() - cols..]; R];
         for (to, row) in tile.iter_mut().zip(rows.chunks_exact(cols)) {
             *to = row;
         }
-        let products = tile_products(s, tile, operands);
+        let products: [[f32; R]; H] = tile_products(s, tile, &inputs.values);
         for (r, out) in out.chunks_exact_mut(H).enumerate() {
             for h in 0..H {
                 out[h] = products[h][r];
@@ -53,27 +49,24 @@ fn all_rows<S: Simd, T: Element, const R: usize, const H: usize>(
 fn tile_products<S: Simd, T: Element, const R: usize, const H: usize>(
     s: S,
     rows: [&[T]; R],
-    operands: [&[f32]; H],
+    operands: &[f32],
 ) -> [[f32; R]; H] {
     let (len, step) = (rows[0].len(), 2 * S::LANES);
     let mut sums = [[s.splat(0.0); R]; H];
-    let ahead = Onward { near: NEAR, far: R * len * size_of::<T>() };
-    for (i, (rows, operands)) in LockStep::new(rows, operands, len / step, (step, step)).enumerate() {
-        ahead.advance(s, 0, i * step, rows);
-        accumulate::<S, T, R, H, true>(s, &mut sums, rows, operands);
+    let mut ahead = Onward { near: NEAR, far: R * len * size_of::<T>() };
+    for (i, (rows, [operands])) in LockStep::new(rows, [operands], len / step, (step, H * step)).enumerate() {
+        accumulate::<S, T, Onward, R, H, true>(s, &mut sums, rows, operands, &mut ahead, i * step);
     }
     let whole = len / step * step;
     if whole < len {
         let mut padded = [[T::zeroed(); 2 * MAX_LANES]; R];
-        let (mut row_blocks, mut operand_blocks) = ([&[][..]; R], [&[][..]; H]);
+        let mut row_blocks = [&[][..]; R];
         for ((padded, row), block) in padded.iter_mut().zip(rows).zip(&mut row_blocks) {
             padded[..len - whole].copy_from_slice(&row[whole..]);
             *block = &padded[..step];
         }
-        for (operand, block) in operands.into_iter().zip(&mut operand_blocks) {
-            *block = &operand[whole..];
-        }
-        accumulate::<S, T, R, H, true>(s, &mut sums, row_blocks, operand_blocks);
+        let operands = &operands[whole * H..];
+        accumulate::<S, T, Nothing, R, H, true>(s, &mut sums, row_blocks, operands, &mut Nothing, 0);
     }
     reduce(s, sums)
 }

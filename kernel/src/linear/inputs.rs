@@ -4,7 +4,7 @@ use crate::{
     dtype::{Dtype, Element},
     lanes::{Row, pack},
     simd::Simd,
-    tile::{operand_len, prepare_query},
+    tile::{operand_len, prepare_queries},
 };
 
 /// How exactly a product sees its inputs. It matters only beside bf16 weights on CPUs that multiply bf16.
@@ -27,7 +27,7 @@ pub struct Inputs {
     pub(super) cols: usize,
     /// Steps of a pair in a panel, see [`crate::lanes`].
     pub(super) steps: usize,
-    /// A few: `[count, operand_len(cols)]`, in operand form. Many: panels of lanes, see [`crate::lanes`].
+    /// A few: a tile in operand form, `[count, operand_len(cols)]` elements. Many: panels of lanes, see [`crate::lanes`].
     pub(super) values: Vec<f32>,
 }
 
@@ -57,10 +57,7 @@ pub(crate) fn prepare<S: Simd, T: Element, R: Row>(
     let values = if count <= S::TILE_QUERIES {
         let stride = operand_len::<S>(cols);
         let mut operands = vec![0.0; count * stride];
-        for (input, operand) in inputs.chunks_exact(cols.max(1)).zip(operands.chunks_exact_mut(stride.max(1)))
-        {
-            prepare_query::<S, T>(s, input, 1.0, operand);
-        }
+        prepare_queries::<S, T>(s, inputs.chunks_exact(cols.max(1)), 1.0, &mut operands);
         operands
     } else {
         pack::<S, R>(s, inputs, cols, steps)
