@@ -15,46 +15,53 @@
 use crate::simd::Simd;
 
 /// What asks memory for what comes later while some rows are gone over.
-pub(crate) trait Prefetch {
+///
+/// Kernels copy it, so that it stays in registers during their loops, and put it back.
+pub(crate) trait Prefetch: Copy {
     /// The kernel turns to `R` rows of a block, from `row` on.
     fn turn<const R: usize>(&mut self, row: usize);
 
-    /// Asks for what is due when the kernel goes over the line at address `at`, of row `r` of these rows, from byte
-    /// `from` of what it goes over on.
-    fn ask<S: Simd>(&mut self, s: S, r: usize, at: *const u8, from: usize);
+    /// It begins a step along these rows, in which it goes over `lines` lines.
+    fn step(&mut self, lines: usize);
+
+    /// It goes over line number `line` of the step, which lies at address `at`, byte `from` of row `r` of these rows: asks
+    /// for a line that is needed next and for one that is needed later.
+    fn ask<S: Simd>(&self, s: S, line: usize, r: usize, at: *const u8, from: usize);
 }
 
 /// Bytes of a cache line.
 pub(crate) const LINE: usize = 64;
 
-/// How many lines begin in elements from `from` on. Narrow registers go over a line in several steps.
-#[inline(always)]
-fn lines<T>(from: usize, elements: usize) -> usize {
-    let bytes = elements * size_of::<T>();
-    let begins = bytes >= LINE || (from * size_of::<T>()).is_multiple_of(LINE);
-    if begins { bytes.div_ceil(LINE) } else { 0 }
-}
-
-/// Asks for what is due in part `part` of `parts` when the kernel goes over some of the `elements` of `R` rows, from
-/// element `from` on.
+/// Asks for what is due in part `part` of `parts` of a step, in which the kernel goes over these elements of `R` rows,
+/// from element `from` on. There are no branches in it: compilers would sink multiplications behind them.
 #[inline(always)]
 pub(crate) fn ask_part<S: Simd, T, P: Prefetch, const R: usize>(
     s: S,
     ahead: &mut P,
     from: usize,
     elements: [&[T]; R],
-    part: usize,
-    parts: usize,
+    (part, parts): (usize, usize),
 ) {
-    let per_row = lines::<T>(from, elements[0].len());
-    let all = R * per_row;
-    for line in part * all / parts..(part + 1) * all / parts {
-        let (r, line) = (line % R, line / R * LINE);
-        ahead.ask(s, r, elements[r].as_ptr().cast::<u8>().wrapping_add(line), from * size_of::<T>() + line);
+    let (bytes, from) = (size_of_val(elements[0]), from * size_of::<T>());
+    let lines = (R * bytes).div_ceil(LINE);
+    if part == 0 {
+        ahead.step(lines);
+    }
+    for line in part * lines / parts..(part + 1) * lines / parts {
+        let (r, back, on) = if bytes >= LINE {
+            (line % R, 0, line / R * LINE)
+        } else {
+            // Narrow registers go over a line in several steps: in each of them over the lines of other rows.
+            let step = from / bytes % (LINE / bytes);
+            ((step * lines + line) % R, step * bytes, 0)
+        };
+        let at = elements[r].as_ptr().cast::<u8>().wrapping_add(on).wrapping_sub(back);
+        ahead.ask(s, line, r, at, from + on - back);
     }
 }
 
 /// Asks for nothing: rows that are in the caches already.
+#[derive(Clone, Copy)]
 pub(crate) struct Nothing;
 
 impl Prefetch for Nothing {
@@ -62,10 +69,14 @@ impl Prefetch for Nothing {
     fn turn<const R: usize>(&mut self, _row: usize) {}
 
     #[inline(always)]
-    fn ask<S: Simd>(&mut self, _s: S, _r: usize, _at: *const u8, _from: usize) {}
+    fn step(&mut self, _lines: usize) {}
+
+    #[inline(always)]
+    fn ask<S: Simd>(&self, _s: S, _line: usize, _r: usize, _at: *const u8, _from: usize) {}
 }
 
 /// For rows that follow each other in memory: what lies so many bytes on.
+#[derive(Clone, Copy)]
 pub(crate) struct Onward {
     /// Asked for into the first cache.
     pub(crate) near: usize,
@@ -78,7 +89,10 @@ impl Prefetch for Onward {
     fn turn<const R: usize>(&mut self, _row: usize) {}
 
     #[inline(always)]
-    fn ask<S: Simd>(&mut self, s: S, _r: usize, at: *const u8, _from: usize) {
+    fn step(&mut self, _lines: usize) {}
+
+    #[inline(always)]
+    fn ask<S: Simd>(&self, s: S, _line: usize, _r: usize, at: *const u8, _from: usize) {
         s.prefetch_l1(at.wrapping_add(self.near));
         s.prefetch_l2(at.wrapping_add(self.far));
     }

@@ -6,7 +6,7 @@ use crate::{
     simd::Simd,
 };
 
-/// Where the rows of a block begin that is to be asked for line by line, with each block that is gone over.
+/// Where the rows of a block begin that is to be asked for with the block that is gone over.
 pub(crate) struct Later {
     rows: [*const u8; BLOCK],
     /// Bytes of a row.
@@ -21,48 +21,50 @@ impl Later {
         for (i, row) in rows.iter_mut().enumerate() {
             *row = set.address(first + i).cast();
         }
-        Self { rows, row: (set.stride * size_of::<T>()).next_multiple_of(LINE) }
+        Self { rows, row: set.stride * size_of::<T>() }
     }
 
     /// The lines in the order of memory.
     #[inline(always)]
     pub(crate) fn lines(&self) -> Lines<'_> {
-        let mut lines = Lines { later: self, begun: 0, line: std::ptr::null(), left: 0, step: LINE };
-        lines.begin_row();
-        lines
+        Lines { later: self, begun: 0, now: std::ptr::null(), next: std::ptr::null(), left: 0, pace: LINE }
     }
 }
 
-/// The lines of rows, to be asked for one by one. (The rows lie apart from it: beside an array that is indexed, none of this
-/// would stay in registers.)
-pub(crate) struct Lines<'r> {
-    later: &'r Later,
+/// Lines to be asked for, a few with each step. (Where a row is no whole number of steps, its last ones are left out: those
+/// of head_dim 96, say.)
+#[derive(Clone, Copy)]
+pub(crate) struct Lines<'l> {
+    later: &'l Later,
     /// How many rows were begun.
     begun: usize,
-    line: *const u8,
-    /// Bytes of the present row that are left.
-    left: usize,
-    /// Bytes from one request to the next: a line, or nothing, which asks for the same one again.
-    step: usize,
+    /// The first line of this step, and of the next one.
+    now: *const u8,
+    next: *const u8,
+    /// Bytes of the row that are left.
+    left: isize,
+    /// How far a line of a step takes us: a line, or nothing, which asks for the same ones again.
+    pace: usize,
 }
 
 impl Lines<'_> {
+    /// The next step asks for so many.
     #[inline(always)]
-    fn begin_row(&mut self) {
-        self.line = self.later.rows[self.begun % BLOCK];
-        self.left = self.later.row;
-        self.begun += 1;
+    fn step(&mut self, lines: usize) {
+        if self.left <= 0 {
+            self.next = self.later.rows[self.begun % BLOCK];
+            self.left = self.later.row as isize;
+            self.begun += 1;
+        }
+        self.now = self.next;
+        self.next = self.next.wrapping_add(lines * self.pace);
+        self.left -= (lines * self.pace) as isize;
     }
 
-    /// Asks for the next line.
+    /// Whether lines are asked for now, or the same ones again.
     #[inline(always)]
-    fn ask<S: Simd>(&mut self, s: S) {
-        s.prefetch_l2(self.line);
-        self.line = self.line.wrapping_add(self.step);
-        self.left -= self.step;
-        if self.left == 0 {
-            self.begin_row();
-        }
+    fn ask_in_turn(&mut self, asks: bool) {
+        self.pace = if asks { LINE } else { 0 };
     }
 }
 
@@ -77,63 +79,53 @@ pub(crate) fn ask_for_whole<S: Simd, T>(s: S, set: &RowSet<'_, T>, first: usize)
     }
 }
 
-/// While rows, or keys of rows, are gone over: what lies so many bytes behind them next, other rows later.
-pub(crate) struct Along<'l, 'r> {
-    lines: &'l mut Lines<'r>,
-    share: Share,
-    behind: usize,
-    /// The same, or none in a turn without requests: what is gone over is asked for.
-    near: usize,
-}
+/// Most rows that are gone over at once.
+const MOST_ROWS: usize = 8;
 
-impl<'l, 'r> Along<'l, 'r> {
-    #[inline(always)]
-    pub(crate) fn new(lines: &'l mut Lines<'r>, share: Share, behind: usize) -> Self {
-        Self { lines, share, behind, near: behind }
-    }
-}
-
-impl Prefetch for Along<'_, '_> {
-    #[inline(always)]
-    fn turn<const R: usize>(&mut self, row: usize) {
-        let asks = self.share.has(row / R);
-        self.near = if asks { self.behind } else { 0 };
-        self.lines.step = if asks { LINE } else { 0 };
-    }
-
-    #[inline(always)]
-    fn ask<S: Simd>(&mut self, s: S, _r: usize, at: *const u8, _from: usize) {
-        s.prefetch_l1(at.wrapping_add(self.near));
-        self.lines.ask(s);
-    }
-}
-
-/// While values of a block are gone over, two rows at a time: the keys of the next block, other rows later.
-pub(crate) struct BesideValues<'l, 'r, 'a, T> {
-    lines: &'l mut Lines<'r>,
+/// While keys or values of a block are gone over: values or keys of another block next, other rows later.
+pub(crate) struct Beside<'l, 'a, T> {
+    /// What is left of them.
+    pub(crate) lines: Lines<'l>,
     share: Share,
     next: &'l Block<'a, T>,
-    keys: [*const u8; 2],
+    /// Elements of a row before what is needed next.
+    half: usize,
+    /// What is needed next of the rows that are gone over now.
+    now: [*const u8; MOST_ROWS],
 }
 
-impl<'l, 'r, 'a, T> BesideValues<'l, 'r, 'a, T> {
+impl<'l, 'a, T> Beside<'l, 'a, T> {
     #[inline(always)]
-    pub(crate) fn new(lines: &'l mut Lines<'r>, share: Share, next: &'l Block<'a, T>) -> Self {
-        Self { lines, share, next, keys: [std::ptr::null(); 2] }
+    pub(crate) fn new(lines: Lines<'l>, share: Share, next: &'l Block<'a, T>, half: usize) -> Self {
+        Self { lines, share, next, half, now: [std::ptr::null(); MOST_ROWS] }
     }
 }
 
-impl<T> Prefetch for BesideValues<'_, '_, '_, T> {
+impl<T> Prefetch for Beside<'_, '_, T> {
     #[inline(always)]
     fn turn<const R: usize>(&mut self, row: usize) {
-        self.lines.step = if self.share.has(row / R) { LINE } else { 0 };
-        let [first, second] = self.next.rows.addresses::<2>(row);
-        self.keys = [first.cast(), second.cast()];
+        self.lines.ask_in_turn(self.share.has(row / R));
+        for (now, row) in self.now.iter_mut().zip(self.next.rows.addresses::<R>(row)) {
+            *now = row.wrapping_add(self.half).cast();
+        }
     }
 
     #[inline(always)]
-    fn ask<S: Simd>(&mut self, s: S, r: usize, _at: *const u8, from: usize) {
-        s.prefetch_l1(self.keys[r % 2].wrapping_add(from));
-        self.lines.ask(s);
+    fn step(&mut self, lines: usize) {
+        self.lines.step(lines);
+    }
+
+    #[inline(always)]
+    fn ask<S: Simd>(&self, s: S, line: usize, r: usize, _at: *const u8, from: usize) {
+        s.prefetch_l1(self.now[r % MOST_ROWS].wrapping_add(from));
+        s.prefetch_l2(self.lines.now.wrapping_add(line * LINE));
     }
 }
+
+impl<T> Clone for Beside<'_, '_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Beside<'_, '_, T> {}

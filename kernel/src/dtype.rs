@@ -116,32 +116,6 @@ impl<'a> Elements<'a> {
     }
 }
 
-/// Elements that somebody owns: codewords and other tables that are made at load time.
-#[derive(Debug, Clone)]
-pub(crate) enum OwnedElements {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-    Bf16(Vec<bf16>),
-}
-
-impl OwnedElements {
-    pub(crate) fn round_from(dtype: Dtype, values: Vec<f32>) -> Self {
-        match dtype {
-            Dtype::F32 => Self::F32(values),
-            Dtype::F16 => Self::F16(values.into_iter().map(f16::from_f32).collect()),
-            Dtype::Bf16 => Self::Bf16(values.into_iter().map(bf16::from_f32).collect()),
-        }
-    }
-
-    pub(crate) fn as_elements(&self) -> Elements<'_> {
-        match self {
-            Self::F32(x) => Elements::F32(x),
-            Self::F16(x) => Elements::F16(x),
-            Self::Bf16(x) => Elements::Bf16(x),
-        }
-    }
-}
-
 /// What the generic algorithms need of a storage type.
 ///
 /// They work in blocks of 2·LANES elements, two registers. Registers may hold the elements of a block in another

@@ -74,6 +74,7 @@ mod error;
 pub mod kv;
 mod lanes;
 pub mod linear;
+mod memory;
 pub mod retrieval;
 mod rows;
 mod simd;

@@ -135,16 +135,18 @@ fn tile_products<S: Simd, T: Element, P: Prefetch, const R: usize, const H: usiz
     width: usize,
     products: &mut [f32],
 ) {
+    let mut local = *ahead;
     for first in (0..block.len).step_by(R) {
         let mut sums = [[s.splat(0.0); R]; H];
         let step = 2 * S::LANES;
         let steps = LockStep::new(block.rows.rows::<R>(first), [queries], width / step, (step, H * step));
-        ahead.turn::<R>(first);
+        local.turn::<R>(first);
         for (i, (rows, [queries])) in steps.enumerate() {
-            accumulate::<S, T, P, R, H, FULL>(s, &mut sums, rows, queries, ahead, i * step);
+            accumulate::<S, T, P, R, H, FULL>(s, &mut sums, rows, queries, &mut local, i * step);
         }
         for (products, of_rows) in products.chunks_exact_mut(BLOCK).zip(reduce(s, sums)) {
             products[first..first + R].copy_from_slice(&of_rows);
         }
     }
+    *ahead = local;
 }

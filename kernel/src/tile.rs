@@ -83,7 +83,7 @@ pub(crate) fn accumulate<
     }
     let queries = queries.chunks_exact(2 * S::LANES);
     for (h, (sums, query)) in sums.iter_mut().zip(queries).enumerate() {
-        ask_part(s, ahead, from, rows, h, H);
+        ask_part(s, ahead, from, rows, (h, H));
         let query = [s.load(&query[..S::LANES]), s.load(&query[S::LANES..])];
         for (sum, block) in sums.iter_mut().zip(blocks) {
             *sum = T::dot::<S, FULL>(s, *sum, block, query);

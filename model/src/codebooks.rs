@@ -103,7 +103,9 @@ impl Codebooks {
                         Error::file(&label, format!("layer {layer}, kv head {head}: {error}"), REMEDY)
                     })
                 };
-                heads.map(book).collect::<Result<_>>()
+                let mut books = heads.map(book).collect::<Result<Vec<_>>>()?;
+                Codebook::gather(&mut books)?;
+                Ok(books)
             })
             .collect::<Result<_>>()?;
         let relative_position = relative_position(&label, &metadata)?;

@@ -20,8 +20,8 @@ use std::hint::black_box;
 const CODEWORDS: usize = 4096;
 const GROUP: usize = 4;
 const HEAD_DIM: usize = 128;
-/// Codebooks that a run goes through, 1 MiB each: four layers of an 8B model have more than any L3 cache.
-const HEADS: usize = 192;
+/// Codebooks that a run goes through, 1 MiB each: more together than an L3 cache holds.
+const HEADS: usize = 512;
 
 /// Scores of the group and the code of the newest key, codebooks of many heads in turn.
 pub fn codeword_scores(bench: &mut Bench) {
@@ -31,7 +31,9 @@ pub fn codeword_scores(bench: &mut Bench) {
     for dtype in [Dtype::Bf16, Dtype::F16] {
         let mut noise = Noise::new(11);
         let book = codebook(&mut noise, CODEWORDS, HEAD_DIM, dtype);
-        let books: Vec<Codebook> = (0..HEADS).into_par_iter().map(|_| book.clone()).collect();
+        // Clones share their table until each gets its own.
+        let mut books = vec![book.clone(); HEADS];
+        Codebook::gather(&mut books).expect("half a GiB of memory for codebooks");
         let (queries, key) = (queries(&mut noise, GROUP, HEAD_DIM), noise.vector(HEAD_DIM, 1.0));
         for &kernels in &bench.kernels.clone() {
             check_scores(kernels, dtype);

@@ -21,8 +21,8 @@ const KV_HEADS: usize = 8;
 const GROUP: usize = 4;
 const HEAD_DIM: usize = 128;
 const CODEWORDS: usize = 4096;
-/// Layers whose codebooks are gone through in turn: 128 MiB.
-const LAYERS: usize = 16;
+/// Layers whose codebooks are gone through in turn: those of an 8B model, 256 MiB.
+const LAYERS: usize = 32;
 
 /// One layer of an 8B model: its caches, and what goes in.
 struct Layer {
@@ -46,12 +46,13 @@ pub fn decode_steps(bench: &mut Bench) {
     let longest = if bench.options.quick { 128 << 10 } else { 1 << 20 };
     let mut noise = Noise::new(37);
     let codes: Vec<Vec<u16>> = (0..KV_HEADS).map(|_| codes(&mut noise, CODEWORDS, longest)).collect();
-    let book = codebook(&mut noise, CODEWORDS, HEAD_DIM, Dtype::Bf16);
+    let mut books = vec![codebook(&mut noise, CODEWORDS, HEAD_DIM, Dtype::Bf16); LAYERS * KV_HEADS];
+    Codebook::gather(&mut books).expect("memory for the codebooks of all layers");
     let mut layer = Layer {
         rows: kv_rows(Dtype::Bf16, HEAD_DIM, longest, KV_HEADS),
         indices: Vec::new(),
         scratch: vec![StepScratch::default(); KV_HEADS],
-        books: vec![book; LAYERS * KV_HEADS],
+        books,
         inputs: (0..64)
             .map(|_| (queries(&mut noise, GROUP, HEAD_DIM), noise.vector(HEAD_DIM, 1.0)))
             .collect(),

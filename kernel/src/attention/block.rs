@@ -2,7 +2,7 @@
 
 use super::{Partial, weigh::weigh_block};
 use crate::{
-    beside::{Along, BesideValues, Later, ask_for_whole},
+    beside::{Beside, Later, ask_for_whole},
     dtype::Element,
     kv::row_width,
     linear::Precision,
@@ -74,40 +74,52 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
             out.reset(n, queries.head_dim);
             // Sums over values in the registers' order while the rows go by; see `Element`.
             let mut sums = vec![0.0; n * width];
-            let mut weights = vec![0.0; n * BLOCK];
+            let (mut weights, mut next_weights) = (vec![0.0; n * BLOCK], vec![0.0; n * BLOCK]);
             let tiles = sharing_tiles::<S>(n);
             let far = AHEAD.div_ceil(set.stride * size_of::<T>()).next_multiple_of(BLOCK);
             ask_for_whole(s, set, 0);
-            let mut block = Block::new(set, 0);
-            for start in (0..set.len()).step_by(BLOCK) {
-                if start + BLOCK < far {
-                    ask_for_whole(s, set, start + BLOCK);
+            // The scores of a block are computed before the values of the block before it are weighed. Right after they were
+            // stored, in pieces, whole registers of them could not be loaded until everything before had ended, reads
+            // from memory too: dense decode took 38 ns a row on Granite Rapids instead of 31.
+            let (mut block, mut next) = (Block::new(set, set.len()), Block::new(set, 0));
+            for start in (0..set.len() + BLOCK).step_by(BLOCK) {
+                if start > 0 && start < far {
+                    ask_for_whole(s, set, start);
                 }
-                let later = Later::new(set, start + far);
+                let later = Later::new(set, start.saturating_sub(BLOCK) + far);
                 let mut lines = later.lines();
-                for &(first, tile, share) in &tiles {
-                    let mut ahead = Along::new(&mut lines, share, width * size_of::<T>());
-                    let operands = &queries.operands[first * width..];
-                    let scores = &mut weights[first * BLOCK..(first + tile) * BLOCK];
-                    block_products(s, &block, &mut ahead, operands, width, precision, scores);
+                let after = Block::new(set, start + BLOCK);
+                if next.len > 0 {
+                    // With the keys, the values of the block before, which are needed next.
+                    let soon = if block.len > 0 { &block } else { &next };
+                    for &(first, tile, share) in &tiles {
+                        let mut ahead = Beside::new(lines, share, soon, width);
+                        let operands = &queries.operands[first * width..];
+                        let scores = &mut next_weights[first * BLOCK..(first + tile) * BLOCK];
+                        block_products(s, &next, &mut ahead, operands, width, precision, scores);
+                        lines = ahead.lines;
+                    }
                 }
-                for (q, (weights, sums)) in
-                    weights.chunks_exact_mut(BLOCK).zip(sums.chunks_exact_mut(width)).enumerate()
-                {
-                    let visible = visible.count(q, start + block.len).saturating_sub(start);
-                    weights[visible..].fill(f32::NEG_INFINITY);
-                    softmax_block::<S, T>(s, weights, &mut out.largest[q], &mut out.sum[q], sums);
+                if block.len > 0 {
+                    for (q, (weights, sums)) in
+                        weights.chunks_exact_mut(BLOCK).zip(sums.chunks_exact_mut(width)).enumerate()
+                    {
+                        let seen = visible.count(q, start - BLOCK + block.len).saturating_sub(start - BLOCK);
+                        weights[seen..].fill(f32::NEG_INFINITY);
+                        softmax_block::<S, T>(s, weights, &mut out.largest[q], &mut out.sum[q], sums);
+                    }
+                    // With the values, the next keys. Behind the last block, what is there already is asked for again.
+                    let soon = if after.len > 0 { &after } else { &block };
+                    for &(first, tile, share) in &tiles {
+                        let mut ahead = Beside::new(lines, share, soon, 0);
+                        let weights = &weights[first * BLOCK..(first + tile) * BLOCK];
+                        let sums = &mut sums[first * width..(first + tile) * width];
+                        weigh_block(s, &block, &mut ahead, weights, width, sums);
+                        lines = ahead.lines;
+                    }
                 }
-                let next = Block::new(set, start + BLOCK);
-                // Behind the last block, what is there already is asked for again.
-                let soon = if next.len > 0 { &next } else { &block };
-                for &(first, tile, share) in &tiles {
-                    let mut ahead = BesideValues::new(&mut lines, share, soon);
-                    let weights = &weights[first * BLOCK..(first + tile) * BLOCK];
-                    let sums = &mut sums[first * width..(first + tile) * width];
-                    weigh_block(s, &block, &mut ahead, weights, width, sums);
-                }
-                block = next;
+                (block, next) = (next, after);
+                std::mem::swap(&mut weights, &mut next_weights);
             }
             restore_order::<S, T>(&sums, width, queries.head_dim, &mut out.values);
         },

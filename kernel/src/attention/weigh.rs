@@ -2,7 +2,7 @@
 
 use crate::{
     ahead::{Prefetch, ask_part},
-    beside::BesideValues,
+    beside::Beside,
     dtype::Element,
     rows::{BLOCK, Block},
     simd::Simd,
@@ -15,7 +15,7 @@ use crate::{
 pub(super) fn weigh_block<S: Simd, T: Element>(
     s: S,
     block: &Block<'_, T>,
-    ahead: &mut BesideValues<'_, '_, '_, T>,
+    ahead: &mut Beside<'_, '_, T>,
     weights: &[f32],
     width: usize,
     sums: &mut [f32],
@@ -41,7 +41,7 @@ pub(super) fn weigh_block<S: Simd, T: Element>(
 fn weigh_columns<S: Simd, T: Element, const C: usize, const H: usize>(
     s: S,
     block: &Block<'_, T>,
-    ahead: &mut BesideValues<'_, '_, '_, T>,
+    ahead: &mut Beside<'_, '_, T>,
     weights: &[f32],
     width: usize,
     at: usize,
@@ -58,20 +58,21 @@ fn weigh_columns<S: Simd, T: Element, const C: usize, const H: usize>(
             registers[h][c] = [s.load(low), s.load(high)];
         }
     }
+    let mut local = *ahead;
     let values = block.rows.columns(width + at..width + at + C * step);
     for pair in 0..BLOCK / 2 {
         if 2 * pair >= block.len {
             break;
         }
-        let (first, second) = (values.of_row(2 * pair), values.of_row(2 * pair + 1));
-        ahead.turn::<2>(2 * pair);
+        let rows = [values.of_row(2 * pair), values.of_row(2 * pair + 1)];
+        local.turn::<2>(2 * pair);
         if T::multiplies_pairs::<S>() {
             let mut pairs = [[s.splat(0.0); 2]; C];
             for c in 0..C {
-                pairs[c] = T::interleave(s, &first[c * step..][..step], &second[c * step..][..step]);
+                pairs[c] = T::interleave(s, &rows[0][c * step..][..step], &rows[1][c * step..][..step]);
             }
             for h in 0..H {
-                ask_part(s, ahead, at, [first, second], h, H);
+                ask_part(s, &mut local, at, rows, (h, H));
                 let weight = s.splat(weights[h][pair]);
                 for c in 0..C {
                     registers[h][c][0] = s.multiply_bf16_pairs(registers[h][c][0], pairs[c][0], weight);
@@ -79,13 +80,13 @@ fn weigh_columns<S: Simd, T: Element, const C: usize, const H: usize>(
                 }
             }
         } else {
-            for (row, values) in [first, second].into_iter().enumerate() {
+            for (row, values) in rows.into_iter().enumerate() {
                 let mut wide = [[s.splat(0.0); 2]; C];
                 for c in 0..C {
                     wide[c] = T::load(s, &values[c * step..][..step]);
                 }
                 for h in 0..H {
-                    ask_part(s, ahead, at, [first, second], row * H + h, 2 * H);
+                    ask_part(s, &mut local, at, rows, (row * H + h, 2 * H));
                     let weight = s.splat(weights[h][2 * pair + row]);
                     for c in 0..C {
                         registers[h][c][0] = s.mul_add(wide[c][0], weight, registers[h][c][0]);
@@ -95,6 +96,7 @@ fn weigh_columns<S: Simd, T: Element, const C: usize, const H: usize>(
             }
         }
     }
+    *ahead = local;
     for h in 0..H {
         for c in 0..C {
             let (low, high) = sums[h * width + at + c * step..][..step].split_at_mut(S::LANES);

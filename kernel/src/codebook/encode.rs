@@ -31,13 +31,10 @@ impl Probe {
     #[inline(always)]
     pub(super) fn of_key<S: Simd>(&mut self, s: S, book: &Codebook, key: &[f32]) -> &[f32] {
         self.image.fill(0.0);
-        // Whole registers of the triangle's rows: what lies above the diagonal is zero.
-        let whole = |i: usize| (i + 1).next_multiple_of(MAX_LANES).min(book.head_dim);
-        let rows = || book.cholesky.chunks_exact(book.head_dim).enumerate().map(|(i, row)| &row[..whole(i)]);
-        for (row, (key, center)) in rows().zip(key.iter().zip(&book.center)) {
+        for (row, (key, center)) in book.factor_rows().zip(key.iter().zip(&book.center)) {
             add_scaled(s, &mut self.image[..row.len()], row, key - center);
         }
-        for (row, probe) in rows().zip(&mut self.probe) {
+        for (row, probe) in book.factor_rows().zip(&mut self.probe) {
             *probe = dot(s, &self.image[..row.len()], row);
         }
         &self.probe
@@ -92,6 +89,7 @@ fn encode_typed<S: Simd, T: Element>(s: S, book: &Codebook, table: &[T], keys: &
             let mut operands = vec![0.0; KEYS.min(codes.len()) * stride];
             let mut products = [0.0; BLOCK * MAX_TILE_QUERIES];
             let set = RowSet::new(table, width, None);
+            let half_norms = book.table.half_norms();
             for (keys, codes) in keys.chunks(KEYS * book.head_dim).zip(codes.chunks_mut(KEYS)) {
                 let probes = &mut probes[..keys.len()];
                 for (key, to) in keys.chunks_exact(book.head_dim).zip(probes.chunks_exact_mut(book.head_dim))
@@ -115,7 +113,7 @@ fn encode_typed<S: Simd, T: Element>(s: S, book: &Codebook, table: &[T], keys: &
                             products,
                         );
                         for (best, products) in best[first..].iter_mut().zip(products.chunks_exact(BLOCK)) {
-                            best.raise(s, start, products, &book.half_norms[start..start + block.len]);
+                            best.raise(s, start, products, &half_norms[start..start + block.len]);
                         }
                     }
                 }

@@ -25,14 +25,17 @@
 
 mod encode;
 mod scores;
+mod table;
 
 pub(crate) use encode::encode;
 pub(crate) use scores::scores;
+use table::Table;
 
 use crate::{
-    dtype::{Dtype, Elements, OwnedElements},
+    dtype::{Dtype, Elements},
     error::{Error, Result, expect_len},
     kv::{check_codes, check_group, check_head_dim, row_width},
+    simd::MAX_LANES,
 };
 
 /// The codewords of one kv head of one layer, with what it takes to find the code of a key.
@@ -40,14 +43,11 @@ use crate::{
 pub struct Codebook {
     head_dim: usize,
     codes: usize,
-    /// `[codes, width]`, less the mean, padded with zeros.
-    table: OwnedElements,
+    /// The codewords, `[codes, width]`, less the mean, padded with zeros; ½‖(ĉ − μ)·L_H‖² of each as stored, `[codes]`; the
+    /// factor's rows as [`factor_rows`] finds them.
+    table: Table,
     /// `[head_dim]`: the mean of the codewords.
     center: Vec<f32>,
-    /// `[head_dim, head_dim]`, lower triangular.
-    cholesky: Vec<f32>,
-    /// `[codes]`: ½‖(ĉ − μ)·L_H‖² of the codewords as stored.
-    half_norms: Vec<f32>,
 }
 
 impl Codebook {
@@ -55,7 +55,7 @@ impl Codebook {
     /// `[head_dim, head_dim]`; stores the table in `dtype`.
     ///
     /// # Errors
-    /// For shapes that do not fit, more than 65536 codewords, and numbers that are not finite.
+    /// For shapes that do not fit, more than 65536 codewords, numbers that are not finite, and if memory runs out.
     pub fn new(codewords: &[f32], cholesky: &[f32], head_dim: usize, dtype: Dtype) -> Result<Self> {
         check_head_dim(head_dim)?;
         let codes = codewords.len() / head_dim;
@@ -78,22 +78,35 @@ impl Codebook {
         }
         let center = mean(codewords, head_dim);
         let width = row_width(head_dim);
-        let mut table = vec![0.0; codes * width];
-        for (to, from) in table.chunks_exact_mut(width).zip(codewords.chunks_exact(head_dim)) {
+        let mut padded = vec![0.0; codes * width];
+        for (to, from) in padded.chunks_exact_mut(width).zip(codewords.chunks_exact(head_dim)) {
             for ((to, from), center) in to.iter_mut().zip(from).zip(&center) {
                 *to = from - center;
             }
         }
-        let table = OwnedElements::round_from(dtype, table);
-        let rounded = table.as_elements().to_f32();
-        let half_norms = half_norms(&rounded, cholesky, head_dim);
-        if rounded.iter().chain(&half_norms).any(|x| !x.is_finite()) {
+        let rows = cholesky.chunks_exact(head_dim).enumerate();
+        let factor: Vec<f32> =
+            rows.flat_map(|(i, row)| &row[..factor_row_len(i, head_dim)]).copied().collect();
+        let norms = |rounded: &[f32]| half_norms(rounded, cholesky, head_dim);
+        let table = Table::new(dtype, &factor, &padded, codes, norms)?;
+        let finite = |x: &f32| x.is_finite();
+        if !(table.codewords().to_f32().iter().all(finite) && table.half_norms().iter().all(finite)) {
             let got = format!("too large for {dtype}");
             let supported =
                 "numbers within the range of the storage type; f32 and bf16 reach further than f16";
             return Err(Error::Unsupported { what: "a codeword", got, supported });
         }
-        Ok(Self { head_dim, codes, table, center, cholesky: cholesky.to_vec(), half_norms })
+        Ok(Self { head_dim, codes, table, center })
+    }
+
+    /// Moves the tables of some codebooks into one piece of memory, which lies on huge pages where the system has them: a
+    /// codebook of its own is too small for one, and with small pages scores took a fifth longer on a virtual machine. For
+    /// the kv heads of a layer, say.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if memory runs out; the codebooks are as before then.
+    pub fn gather<'b>(books: impl IntoIterator<Item = &'b mut Self>) -> Result<()> {
+        Table::gather(&mut books.into_iter().map(|book| &mut book.table).collect::<Vec<_>>())
     }
 
     /// How many codewords there are.
@@ -122,7 +135,21 @@ impl Codebook {
     }
 
     pub(crate) fn table(&self) -> Elements<'_> {
-        self.table.as_elements()
+        self.table.codewords()
+    }
+
+    /// The rows of the factor as far as they are kept: each a whole number of registers of any instruction set.
+    #[inline(always)]
+    fn factor_rows(&self) -> impl Iterator<Item = &[f32]> {
+        let mut rest = self.table.factor();
+        (0..self.head_dim).map(
+            #[inline(always)]
+            move |i| {
+                let (row, others) = rest.split_at(factor_row_len(i, self.head_dim));
+                rest = others;
+                row
+            },
+        )
     }
 
     pub(crate) fn check_scores(
@@ -144,6 +171,12 @@ impl Codebook {
     pub(crate) fn check_encode(&self, keys: &[f32], codes: &[u16]) -> Result<()> {
         expect_len("keys", keys.len(), codes.len() * self.head_dim)
     }
+}
+
+/// How much of row `i` of the triangle is kept: what lies above the diagonal is zero.
+#[inline(always)]
+fn factor_row_len(i: usize, head_dim: usize) -> usize {
+    (i + 1).next_multiple_of(MAX_LANES).min(head_dim)
 }
 
 fn mean(codewords: &[f32], head_dim: usize) -> Vec<f32> {

@@ -5,17 +5,19 @@ use super::{
     encode::{Best, Probe},
 };
 use crate::{
-    beside::{Along, Later, ask_for_whole},
+    ahead::Onward,
+    beside::ask_for_whole,
     dtype::{Element, Elements},
     kv::row_width,
     linear::Precision,
     rows::{BLOCK, Block, RowSet, block_products},
     simd::Simd,
-    tile::{operand_len, prepare_queries, sharing_tiles},
+    tile::{operand_len, prepare_queries, query_tiles},
 };
 
-/// Bytes ahead that the first cache is asked for; the second is asked for two blocks ahead.
-const NEAR: usize = 4 << 10;
+/// Codewords lie one behind the other; the system's own prefetching needs no more than a hint. (8 to 64 KiB ahead took
+/// as long.)
+const AHEAD: Onward = Onward { near: 1 << 10, far: 8 << 10 };
 
 /// Scores `[group, codes]` of the queries, and the code of the newest key if there is one.
 #[inline(always)]
@@ -50,6 +52,7 @@ fn scores_typed<S: Simd, T: Element>(
             let group = queries.len() / book.head_dim;
             let count = group + usize::from(newest.is_some());
             let set = RowSet::new(table, width, None);
+            let half_norms = book.table.half_norms();
             // On their way while the key's probe is computed.
             ask_for_whole(s, &set, 0);
             ask_for_whole(s, &set, BLOCK);
@@ -61,32 +64,27 @@ fn scores_typed<S: Simd, T: Element>(
             );
             let all: Vec<&[f32]> = queries.chunks_exact(book.head_dim).chain(probe).collect();
             prepare_queries::<S, T>(s, all.into_iter(), 1.0, &mut operands);
-            let mut products = vec![0.0; BLOCK * count];
+            let (mut products, mut before) = (vec![0.0; BLOCK * count], vec![0.0; BLOCK * count]);
             let mut best = Best::default();
-            let tiles = sharing_tiles::<S>(count);
-            for start in (0..book.codes).step_by(BLOCK) {
+            // What a block gives is looked at after the next one: see `attend_rows`.
+            for start in (0..book.codes + BLOCK).step_by(BLOCK) {
                 let block = Block::new(&set, start);
-                let later = Later::new(&set, start + 2 * BLOCK);
-                let mut lines = later.lines();
-                for &(first, tile, share) in &tiles {
+                for (first, tile) in query_tiles::<S>(count) {
                     let products = &mut products[first * BLOCK..(first + tile) * BLOCK];
-                    block_products(
-                        s,
-                        &block,
-                        &mut Along::new(&mut lines, share, NEAR),
-                        &operands[first * stride..],
-                        width,
-                        Precision::Full,
-                        products,
-                    );
+                    let operands = &operands[first * stride..];
+                    block_products(s, &block, &mut { AHEAD }, operands, width, Precision::Full, products);
                 }
-                let (of_queries, of_probe) = products.split_at(group * BLOCK);
-                for (scores, products) in
-                    scores.chunks_exact_mut(book.codes).zip(of_queries.chunks_exact(BLOCK))
-                {
-                    scores[start..start + block.len].copy_from_slice(&products[..block.len]);
+                if start > 0 {
+                    let codes = start - BLOCK..book.codes.min(start);
+                    let (of_queries, of_probe) = before.split_at(group * BLOCK);
+                    for (scores, products) in
+                        scores.chunks_exact_mut(book.codes).zip(of_queries.chunks_exact(BLOCK))
+                    {
+                        scores[codes.clone()].copy_from_slice(&products[..codes.len()]);
+                    }
+                    best.raise(s, codes.start, of_probe, &half_norms[codes]);
                 }
-                best.raise(s, start, of_probe, &book.half_norms[start..start + block.len]);
+                std::mem::swap(&mut products, &mut before);
             }
             newest.map(|_| best.code())
         },

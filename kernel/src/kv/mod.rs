@@ -7,16 +7,14 @@
 use crate::{
     dtype::{Dtype, Element, Elements},
     error::{Error, Result, expect_len},
+    memory::reserve,
 };
 use half::{bf16, f16};
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::MmapMut;
 
 /// Elements that each half of a row is a multiple of: one block of the widest instruction set, so that no kernel
 /// needs a tail.
 pub const ROW_ALIGN: usize = 32;
-
-/// Rows from which on memory is asked for in huge pages, in bytes: below, rounding up to 2 MiB would waste too much.
-const HUGE_PAGES_FROM: usize = 8 << 20;
 
 /// Checks a head_dim against what the kernels are written for: even, 16..=256.
 pub(crate) fn check_head_dim(head_dim: usize) -> Result<()> {
@@ -126,7 +124,7 @@ impl KvRows {
     /// If head_dim is not an even number in 16..=256, or the operating system refuses the memory.
     pub fn new(dtype: Dtype, head_dim: usize, tokens: usize) -> Result<Self> {
         check_head_dim(head_dim)?;
-        let memory = reserve(tokens.max(1), row_bytes(dtype, head_dim))?;
+        let memory = reserve_rows(tokens.max(1), row_bytes(dtype, head_dim))?;
         Ok(Self { dtype, head_dim, len: 0, memory })
     }
 
@@ -198,7 +196,7 @@ impl KvRows {
         if self.len + tokens <= capacity {
             return Ok(());
         }
-        let mut memory = reserve((self.len + tokens).max(capacity + capacity / 2), bytes)?;
+        let mut memory = reserve_rows((self.len + tokens).max(capacity + capacity / 2), bytes)?;
         memory[..self.len * bytes].copy_from_slice(&self.memory[..self.len * bytes]);
         self.memory = memory;
         Ok(())
@@ -210,18 +208,10 @@ pub const fn row_bytes(dtype: Dtype, head_dim: usize) -> usize {
     2 * row_width(head_dim) * dtype.size()
 }
 
-fn reserve(rows: usize, row_bytes: usize) -> Result<MmapMut> {
-    let refuse = |bytes, reason: &str| Error::Memory { bytes, reason: reason.to_owned() };
-    let bytes =
-        rows.checked_mul(row_bytes).ok_or_else(|| refuse(usize::MAX, "more than an address can reach"))?;
-    let memory =
-        MmapOptions::new().len(bytes).map_anon().map_err(|error| refuse(bytes, &error.to_string()))?;
-    #[cfg(target_os = "linux")]
-    if bytes >= HUGE_PAGES_FROM {
-        // A wish: rows gathered at random cost a page walk each otherwise. Kernels without huge pages say no.
-        let _ = memory.advise(memmap2::Advice::HugePage);
-    }
-    Ok(memory)
+fn reserve_rows(rows: usize, row_bytes: usize) -> Result<MmapMut> {
+    let too_many =
+        || Error::Memory { bytes: usize::MAX, reason: "more than an address can reach".to_owned() };
+    reserve(rows.checked_mul(row_bytes).ok_or_else(too_many)?)
 }
 
 fn write_rows<T: Element>(memory: &mut [u8], head_dim: usize, keys: &[f32], values: &[f32]) {
