@@ -111,8 +111,7 @@ pub(crate) fn multiply_lanes<S: Simd, T: Row, const R: usize, const C: usize>(
         }
         (true, _) => {
             for (rows, [panel]) in LockStep::new(rows, [panel], len / 2, (2, 2 * width)) {
-                multiply_step::<S, T, R, C>(s, rows, &panel[..width], sums);
-                multiply_step::<S, T, R, C>(s, rows, &panel[width..], sums);
+                multiply_two_steps::<S, T, R, C>(s, rows, panel, sums);
             }
         }
     }
@@ -133,6 +132,28 @@ fn multiply_step<S: Simd, T: Row, const R: usize, const C: usize>(
         let broadcast = T::broadcast(s, row);
         for (sum, lanes) in sums.iter_mut().zip(lanes) {
             *sum = T::multiply(s, *sum, broadcast, lanes);
+        }
+    }
+}
+
+/// Both steps of a pair, row by row: one after the other, the broadcasts of all rows would stay in registers until the
+/// second, which have no room for them beside the sums.
+#[inline(always)]
+fn multiply_two_steps<S: Simd, T: Row, const R: usize, const C: usize>(
+    s: S,
+    rows: [&[T]; R],
+    panel: &[f32],
+    sums: &mut [[S::F32; C]; R],
+) {
+    let mut lanes = [[s.splat(0.0); 2]; C];
+    for (c, lanes) in lanes.iter_mut().enumerate() {
+        *lanes = [s.load(&panel[c * S::LANES..]), s.load(&panel[(C + c) * S::LANES..])];
+    }
+    for (sums, row) in sums.iter_mut().zip(rows) {
+        let broadcast = T::broadcast(s, row);
+        for (sum, [first, second]) in sums.iter_mut().zip(lanes) {
+            *sum = T::multiply(s, *sum, broadcast, first);
+            *sum = T::multiply(s, *sum, broadcast, second);
         }
     }
 }

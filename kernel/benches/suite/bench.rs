@@ -1,7 +1,7 @@
 //! A run in progress: what it is run on, and what it has found.
 
 use super::{
-    machine::{Stream, cpu_name},
+    machine::{Reading, Stream, cpu_name},
     options::Options,
     peaks, report,
     results::{Machine, Measurement, Parts, Run, Shape},
@@ -32,8 +32,8 @@ pub struct Bench {
     pub pools: Vec<rayon::ThreadPool>,
     stream: Stream,
     machine: Machine,
-    /// Read bandwidths over the run, on one thread and on all.
-    bandwidths: Vec<(f64, f64)>,
+    /// Read bandwidths over the run, in the order of the machine's fields.
+    bandwidths: Vec<[f64; 4]>,
     results: Vec<(Measurement, Work)>,
 }
 
@@ -52,6 +52,8 @@ impl Bench {
             threads: all,
             read_bandwidth_1: 0.0,
             read_bandwidth_all: 0.0,
+            gather_bandwidth_1: 0.0,
+            gather_bandwidth_all: 0.0,
             peaks: peaks.collect(),
         };
         let budget = Budget::new(options.quick);
@@ -77,17 +79,28 @@ impl Bench {
     /// Reads memory again: each time the best of several passes, and of the times the median. (The best of a whole run
     /// is a moment in which the neighbours of a virtual machine were quiet, which no operation met.)
     fn measure_bandwidth(&mut self) {
-        let passes = if self.options.quick { 2 } else { 5 };
-        let one = self.stream.read_bandwidth(&self.pools[0], passes);
-        let all = self.stream.read_bandwidth(self.all_threads(), passes);
-        self.bandwidths.push((one, all));
-        eprintln!("read bandwidth {:.1} GB/s on one thread, {:.1} on all", one / 1e9, all / 1e9);
-        let median = |mut of: Vec<f64>| {
+        let passes = if self.options.quick { 1 } else { 4 };
+        let pools = [&self.pools[0], self.all_threads()];
+        let [one, all] = pools.map(|pool| self.stream.read_bandwidth(Reading::Streaming, pool, passes));
+        let [gather_one, gather_all] =
+            pools.map(|pool| self.stream.read_bandwidth(Reading::Gathering, pool, passes));
+        eprintln!(
+            "read bandwidth {:.1} GB/s on one thread, {:.1} on all; rows here and there {:.1} and {:.1}",
+            one / 1e9,
+            all / 1e9,
+            gather_one / 1e9,
+            gather_all / 1e9
+        );
+        self.bandwidths.push([one, all, gather_one, gather_all]);
+        let median = |which: usize| {
+            let mut of: Vec<f64> = self.bandwidths.iter().map(|taken| taken[which]).collect();
             of.sort_by(f64::total_cmp);
             of[of.len() / 2]
         };
-        self.machine.read_bandwidth_1 = median(self.bandwidths.iter().map(|pair| pair.0).collect());
-        self.machine.read_bandwidth_all = median(self.bandwidths.iter().map(|pair| pair.1).collect());
+        self.machine.read_bandwidth_1 = median(0);
+        self.machine.read_bandwidth_all = median(1);
+        self.machine.gather_bandwidth_1 = median(2);
+        self.machine.gather_bandwidth_all = median(3);
     }
 
     /// Whether an operation is wanted; if so, announces it.

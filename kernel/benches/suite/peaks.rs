@@ -9,6 +9,8 @@ use std::{hint::black_box, time::Instant};
 const ROUNDS: usize = 1 << 21;
 /// Independent sums: more than latency times throughput of any CPU, few enough for sixteen registers.
 const SUMS: usize = 12;
+/// Operands that are multiplied, two at a time: with the sums they fit sixteen registers.
+const OPERANDS: usize = 3;
 
 /// A loop of `ROUNDS` times [`SUMS`] instructions, for CPUs that have them.
 struct Loop {
@@ -17,15 +19,30 @@ struct Loop {
     run: fn(),
 }
 
-/// Defines a function that keeps [`SUMS`] sums of `$zero`'s type going.
+/// Numbers to multiply, in every lane others: on zeros, which toggle nothing, a Granite Rapids core multiplies a fifth
+/// more. As pairs of bf16 they are numbers of the same size.
+fn numbers() -> [[f32; 16]; OPERANDS] {
+    let number = |i: u32| f32::from_bits(0x3f80_3f80 | (i.wrapping_mul(0x9e37_79b9) & 0x807f_807f));
+    std::array::from_fn(|operand| std::array::from_fn(|lane| number((operand * 16 + lane) as u32)))
+}
+
+/// Defines a function that keeps [`SUMS`] sums going, by an instruction of sum and two operands.
 macro_rules! multiply_loop {
-    ($name:ident, $features:literal, $zero:expr, $step:expr) => {
+    ($name:ident, $features:literal, $register:ty, $class:ident, $instruction:literal) => {
         #[target_feature(enable = $features)]
         fn $name() {
-            let mut sums = [$zero; SUMS];
+            let operands = super::numbers().map(|lanes| {
+                // SAFETY: plain numbers, of which a register takes the first ones.
+                unsafe { std::ptr::read_unaligned(lanes.as_ptr().cast::<$register>()) }
+            });
+            let mut sums = [operands[0]; SUMS];
             for _ in 0..ROUNDS {
-                for sum in &mut sums {
-                    *sum = $step(*sum);
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let (a, b) = (operands[i % OPERANDS], operands[(i + 1) % OPERANDS]);
+                    // SAFETY: arithmetic on registers; the caller has checked for the instruction.
+                    unsafe {
+                        asm!($instruction, inout($class) *sum, in($class) a, in($class) b, options(pure, nomem, nostack));
+                    }
                 }
             }
             black_box(sums);
@@ -35,46 +52,13 @@ macro_rules! multiply_loop {
 
 #[cfg(target_arch = "x86_64")]
 mod loops {
-    use super::{Loop, ROUNDS, SUMS, black_box};
+    use super::{Loop, OPERANDS, ROUNDS, SUMS, black_box};
     use std::arch::{asm, x86_64::*};
 
-    // Through asm, or the compiler would find out that the sums are always zero.
-    multiply_loop!(fma_256, "avx,fma", _mm256_setzero_ps(), |sum: __m256| {
-        let mut sum = sum;
-        // SAFETY: arithmetic on registers; the caller has checked for FMA.
-        unsafe { asm!("vfmadd231ps {0}, {0}, {0}", inout(ymm_reg) sum, options(pure, nomem, nostack)) };
-        sum
-    });
-    multiply_loop!(fma_512, "avx512f", _mm512_setzero_ps(), |sum: __m512| {
-        let mut sum = sum;
-        // SAFETY: arithmetic on registers; the caller has checked for AVX-512.
-        unsafe { asm!("vfmadd231ps {0}, {0}, {0}", inout(zmm_reg) sum, options(pure, nomem, nostack)) };
-        sum
-    });
-    multiply_loop!(dot_bf16_512, "avx512f,avx512bf16", _mm512_setzero_ps(), |sum: __m512| {
-        let mut sum = sum;
-        // SAFETY: arithmetic on registers; the caller has checked for AVX-512 BF16.
-        unsafe { asm!("vdpbf16ps {0}, {0}, {0}", inout(zmm_reg) sum, options(pure, nomem, nostack)) };
-        sum
-    });
-    #[target_feature(enable = "sse2")]
-    fn baseline() {
-        let mut sums = [_mm_setzero_ps(); SUMS];
-        for _ in 0..ROUNDS {
-            for sum in &mut sums {
-                // SAFETY: arithmetic on registers that every x86-64 CPU has.
-                unsafe {
-                    asm!(
-                        "mulps {0}, {0}",
-                        "addps {0}, {0}",
-                        inout(xmm_reg) * sum,
-                        options(pure, nomem, nostack)
-                    );
-                }
-            }
-        }
-        black_box(sums);
-    }
+    multiply_loop!(fma_256, "avx,fma", __m256, ymm_reg, "vfmadd231ps {0}, {1}, {2}");
+    multiply_loop!(fma_512, "avx512f", __m512, zmm_reg, "vfmadd231ps {0}, {1}, {2}");
+    multiply_loop!(dot_bf16_512, "avx512f,avx512bf16", __m512, zmm_reg, "vdpbf16ps {0}, {1}, {2}");
+    multiply_loop!(baseline, "sse2", __m128, xmm_reg, "mulps {0}, {1}\naddps {0}, {2}");
 
     pub(super) fn of_backend(backend: &str) -> Option<Loop> {
         let (instruction, flops_per_instruction, run): (_, _, fn()) = match backend {
@@ -94,27 +78,17 @@ mod loops {
 
 #[cfg(target_arch = "aarch64")]
 mod loops {
-    use super::{Loop, ROUNDS, SUMS, black_box};
+    use super::{Loop, OPERANDS, ROUNDS, SUMS, black_box};
     use std::arch::{aarch64::*, asm};
 
-    multiply_loop!(fmla, "neon", vdupq_n_f32(0.0), |sum: float32x4_t| {
-        let mut sum = sum;
-        // SAFETY: arithmetic on registers that every AArch64 CPU has.
-        unsafe { asm!("fmla {0:v}.4s, {0:v}.4s, {0:v}.4s", inout(vreg) sum, options(pure, nomem, nostack)) };
-        sum
-    });
-
-    multiply_loop!(bfdot, "neon", vdupq_n_f32(0.0), |sum: float32x4_t| {
-        let mut sum = sum;
-        // SAFETY: arithmetic on registers; the caller has checked for BF16.
-        unsafe {
-            asm!(
-                ".arch_extension bf16", "bfdot {0:v}.4s, {0:v}.8h, {0:v}.8h",
-                inout(vreg) sum, options(pure, nomem, nostack),
-            );
-        }
-        sum
-    });
+    multiply_loop!(fmla, "neon", float32x4_t, vreg, "fmla {0:v}.4s, {1:v}.4s, {2:v}.4s");
+    multiply_loop!(
+        bfdot,
+        "neon",
+        float32x4_t,
+        vreg,
+        ".arch_extension bf16\nbfdot {0:v}.4s, {1:v}.8h, {2:v}.8h"
+    );
 
     pub(super) fn of_backend(backend: &str) -> Option<Loop> {
         let (instruction, flops_per_instruction, run): (_, _, fn()) = match backend {

@@ -19,6 +19,11 @@ pub struct Machine {
     pub read_bandwidth_1: f64,
     /// The same on all threads.
     pub read_bandwidth_all: f64,
+    /// Bytes per second of reading rows of 512 bytes at pseudo-random places, without any arithmetic, on one thread:
+    /// what selective attention could reach at most.
+    pub gather_bandwidth_1: f64,
+    /// The same on all threads.
+    pub gather_bandwidth_all: f64,
     pub peaks: Vec<Peak>,
 }
 

@@ -7,11 +7,13 @@ use std::fmt::Write;
 pub fn render(run: &Run) -> String {
     let machine = &run.machine;
     let mut out = format!(
-        "\n{}, {} threads: reads {:.1} GB/s on one, {:.1} on all\n",
+        "\n{}, {} threads: reads {:.1} GB/s on one, {:.1} on all; rows here and there {:.1} and {:.1}\n",
         machine.cpu,
         machine.threads,
         machine.read_bandwidth_1 / 1e9,
-        machine.read_bandwidth_all / 1e9
+        machine.read_bandwidth_all / 1e9,
+        machine.gather_bandwidth_1 / 1e9,
+        machine.gather_bandwidth_all / 1e9
     );
     for peak in &machine.peaks {
         let (one, all) = (peak.flops_per_second_1 / 1e9, peak.flops_per_second_all / 1e9);

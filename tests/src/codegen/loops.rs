@@ -58,6 +58,13 @@ pub(super) fn multiply_add_loops(function: &Function) -> Vec<Loop<'_>> {
     loops
 }
 
+/// The loops inside of a loop.
+pub(super) fn inside<'a>(function: &'a Function, header: &str) -> Vec<Loop<'a>> {
+    let mut loops = all_loops(function);
+    loops.retain(|found| found.parents.iter().any(|parent| parent == header));
+    loops
+}
+
 fn headers_around<'a>(loops: &[Loop<'a>]) -> HashSet<&'a str> {
     loops.iter().flat_map(|found| found.parents).map(String::as_str).collect()
 }

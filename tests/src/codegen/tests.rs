@@ -174,6 +174,19 @@ fn a_loop_around_others_only_warns() {
 }
 
 #[test]
+fn calls_in_a_loop_inside_of_it_fail() {
+    let walk = "\
+.LBB7_9:                                #   Parent Loop BB7_2 Depth=1
+                                        # =>  This Inner Loop Header: Depth=2
+	callq	*next@GOTPCREL(%rip)
+	jne	.LBB7_9
+# %bb.10:                               #   in Loop: Header=BB7_2 Depth=1
+	addq";
+    let report = x86_64(&ZMM_LOOP.replace("This Inner Loop", "This Loop").replace("addq", walk), "");
+    assert_fails(&report, "loop BB7_9 of 2 instructions: calls a function beside multiply-adds");
+}
+
+#[test]
 fn nothing_to_check_fails() {
     assert_fails(&x86_64(&ZMM_LOOP.replace("vfmadd231ps", "vaddps"), ""), "avx512: rotate: no inner loop");
     assert_fails(&aarch64(&NEON_LOOP.replace("fmla", "fadd")), "neon: rotate: no inner loop");

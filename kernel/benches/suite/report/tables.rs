@@ -22,6 +22,8 @@ pub fn machine(machine: &Machine) -> String {
         ("Threads", machine.threads.to_string()),
         ("Reads, 1 thread", format!("{} GB/s", giga(machine.read_bandwidth_1))),
         ("Reads, all threads", format!("{} GB/s", giga(machine.read_bandwidth_all))),
+        ("Rows here and there, 1 thread", format!("{} GB/s", giga(machine.gather_bandwidth_1))),
+        ("Rows here and there, all threads", format!("{} GB/s", giga(machine.gather_bandwidth_all))),
     ];
     let facts: Vec<String> = facts
         .iter()

@@ -3,7 +3,7 @@
 use crate::codegen::{
     backends::Backend,
     finding::Finding,
-    loops::Loop,
+    loops::{self, Loop},
     syntax::{Arithmetic, Width},
 };
 
@@ -26,9 +26,20 @@ pub(super) fn findings(backend: &Backend, at: &Loop<'_>) -> Vec<Finding> {
         (true, "other arithmetic on less than a register", less(false)),
     ];
     let broken = rules.iter().filter(|(.., lines)| !lines.is_empty());
-    broken
-        .map(|(mild, what, lines)| Finding::in_loop(backend, at, what, lines).lenient(*mild || !at.innermost))
-        .collect()
+    let own = broken.map(|(mild, what, lines)| {
+        Finding::in_loop(backend, at, what, lines).lenient(*mild || !at.innermost)
+    });
+    own.chain(calls_inside(backend, at)).collect()
+}
+
+/// What loops inside of a loop with multiply-adds call: they have none themselves, but run as often.
+fn calls_inside(backend: &Backend, at: &Loop<'_>) -> Vec<Finding> {
+    let calls = |inner: &Loop<'_>| {
+        let lines = inner.select(|one| one.effects.call);
+        (!lines.is_empty())
+            .then(|| Finding::in_loop(backend, inner, "calls a function beside multiply-adds", &lines))
+    };
+    loops::inside(at.function, at.header).iter().filter_map(calls).collect()
 }
 
 fn is_less(width: Width, backend: &Backend) -> bool {
