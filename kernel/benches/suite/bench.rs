@@ -79,11 +79,12 @@ impl Bench {
     /// Reads memory again: each time the best of several passes, and of the times the median. (The best of a whole run
     /// is a moment in which the neighbours of a virtual machine were quiet, which no operation met.)
     fn measure_bandwidth(&mut self) {
-        let passes = if self.options.quick { 1 } else { 4 };
-        let pools = [&self.pools[0], self.all_threads()];
-        let [one, all] = pools.map(|pool| self.stream.read_bandwidth(Reading::Streaming, pool, passes));
-        let [gather_one, gather_all] =
-            pools.map(|pool| self.stream.read_bandwidth(Reading::Gathering, pool, passes));
+        let passes = if self.options.quick { 2 } else { 5 };
+        let Self { stream, pools, .. } = self;
+        let mut read = |reading, pool| stream.read_bandwidth(reading, pool, passes);
+        let (first, last) = (&pools[0], &pools[pools.len() - 1]);
+        let (one, all) = (read(Reading::Streaming, first), read(Reading::Streaming, last));
+        let (gather_one, gather_all) = (read(Reading::Gathering, first), read(Reading::Gathering, last));
         eprintln!(
             "read bandwidth {:.1} GB/s on one thread, {:.1} on all; rows here and there {:.1} and {:.1}",
             one / 1e9,
