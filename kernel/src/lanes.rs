@@ -8,6 +8,7 @@
 
 use crate::{
     dtype::Element,
+    memory::Aligned,
     simd::{LockStep, MAX_LANES, Simd},
 };
 use half::bf16;
@@ -62,10 +63,10 @@ impl Row for bf16 {
 /// Packs vectors, `[n, len]`: panels of [`panel_registers`] · LANES vectors, the last of them as many registers as it
 /// needs. `steps` of each pair are kept, 1 or 2.
 #[inline(always)]
-pub(crate) fn pack<S: Simd, T: Row>(s: S, vectors: &[f32], len: usize, steps: usize) -> Vec<f32> {
+pub(crate) fn pack<S: Simd, T: Row>(s: S, vectors: &[f32], len: usize, steps: usize) -> Aligned {
     let pairs = len.div_ceil(2);
     let lanes = (vectors.len() / len).next_multiple_of(S::LANES);
-    let mut packed = vec![0.0; pairs * steps * lanes];
+    let mut packed = Aligned::zeros(pairs * steps * lanes);
     let panels = packed.chunks_mut(pairs * steps * panel_registers::<S>() * S::LANES);
     for (panel, vectors) in panels.zip(vectors.chunks(panel_registers::<S>() * S::LANES * len)) {
         let width = panel.len() / pairs;

@@ -6,6 +6,7 @@ use crate::{
     dtype::Element,
     kv::row_width,
     linear::Precision,
+    memory::Aligned,
     rows::{BLOCK, Block, RowSet, block_products},
     simd::Simd,
     tile::{operand_len, prepare_queries, sharing_tiles},
@@ -18,7 +19,7 @@ const AHEAD: usize = 64 << 10;
 /// Query vectors in operand form.
 pub(super) struct Queries {
     head_dim: usize,
-    operands: Vec<f32>,
+    operands: Aligned,
 }
 
 impl Queries {
@@ -26,7 +27,7 @@ impl Queries {
     #[inline(always)]
     pub(super) fn new<S: Simd, T: Element>(s: S, queries: &[f32], head_dim: usize, scale: f32) -> Self {
         let stride = operand_len::<S>(row_width(head_dim));
-        let mut operands = vec![0.0; queries.len() / head_dim * stride];
+        let mut operands = Aligned::zeros(queries.len() / head_dim * stride);
         prepare_queries::<S, T>(s, queries.chunks_exact(head_dim), scale, &mut operands);
         Self { head_dim, operands }
     }
@@ -73,8 +74,8 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
             let width = row_width(queries.head_dim);
             out.reset(n, queries.head_dim);
             // Sums over values in the registers' order while the rows go by; see `Element`.
-            let mut sums = vec![0.0; n * width];
-            let (mut weights, mut next_weights) = (vec![0.0; n * BLOCK], vec![0.0; n * BLOCK]);
+            let mut sums = Aligned::zeros(n * width);
+            let (mut weights, mut next_weights) = (Aligned::zeros(n * BLOCK), Aligned::zeros(n * BLOCK));
             let tiles = sharing_tiles::<S>(n);
             let far = AHEAD.div_ceil(set.stride * size_of::<T>()).next_multiple_of(BLOCK);
             ask_for_whole(s, set, 0);

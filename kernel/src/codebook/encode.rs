@@ -6,6 +6,7 @@ use crate::{
     dtype::{Element, Elements},
     kv::row_width,
     linear::Precision,
+    memory::Aligned,
     rows::{BLOCK, Block, RowSet, block_products},
     simd::{MAX_LANES, Simd},
     tile::{MAX_TILE_QUERIES, operand_len, prepare_queries, query_tiles},
@@ -86,7 +87,7 @@ fn encode_typed<S: Simd, T: Element>(s: S, book: &Codebook, table: &[T], keys: &
             let stride = operand_len::<S>(width);
             let mut probe = Probe::new(book);
             let mut probes = vec![0.0; KEYS.min(codes.len()) * book.head_dim];
-            let mut operands = vec![0.0; KEYS.min(codes.len()) * stride];
+            let mut operands = Aligned::zeros(KEYS.min(codes.len()) * stride);
             let mut products = [0.0; BLOCK * MAX_TILE_QUERIES];
             let set = RowSet::new(table, width, None);
             let half_norms = book.table.half_norms();

@@ -10,6 +10,7 @@ use crate::{
     dtype::{Element, Elements},
     kv::row_width,
     linear::Precision,
+    memory::Aligned,
     rows::{BLOCK, Block, RowSet, block_products},
     simd::Simd,
     tile::{operand_len, prepare_queries, query_tiles},
@@ -56,7 +57,7 @@ fn scores_typed<S: Simd, T: Element>(
             // On their way while the key's probe is computed.
             ask_for_whole(s, &set, 0);
             ask_for_whole(s, &set, BLOCK);
-            let mut operands = vec![0.0; count * stride];
+            let mut operands = Aligned::zeros(count * stride);
             let mut probe = Probe::new(book);
             let probe = newest.map(
                 #[inline(always)]
@@ -64,7 +65,7 @@ fn scores_typed<S: Simd, T: Element>(
             );
             let all: Vec<&[f32]> = queries.chunks_exact(book.head_dim).chain(probe).collect();
             prepare_queries::<S, T>(s, all.into_iter(), 1.0, &mut operands);
-            let (mut products, mut before) = (vec![0.0; BLOCK * count], vec![0.0; BLOCK * count]);
+            let (mut products, mut before) = (Aligned::zeros(BLOCK * count), Aligned::zeros(BLOCK * count));
             let mut best = Best::default();
             // What a block gives is looked at after the next one: see `attend_rows`.
             for start in (0..book.codes + BLOCK).step_by(BLOCK) {

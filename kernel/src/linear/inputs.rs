@@ -3,6 +3,7 @@
 use crate::{
     dtype::{Dtype, Element},
     lanes::{Row, pack},
+    memory::Aligned,
     simd::Simd,
     tile::{operand_len, prepare_queries},
 };
@@ -28,7 +29,7 @@ pub struct Inputs {
     /// Steps of a pair in a panel, see [`crate::lanes`].
     pub(super) steps: usize,
     /// A few: a tile in operand form, `[count, operand_len(cols)]` elements. Many: panels of lanes, see [`crate::lanes`].
-    pub(super) values: Vec<f32>,
+    pub(super) values: Aligned,
 }
 
 impl Inputs {
@@ -56,7 +57,7 @@ pub(crate) fn prepare<S: Simd, T: Element, R: Row>(
     let steps = if precision == Precision::Rounded && R::multiplies_pairs::<S>() { 1 } else { 2 };
     let values = if count <= S::TILE_QUERIES {
         let stride = operand_len::<S>(cols);
-        let mut operands = vec![0.0; count * stride];
+        let mut operands = Aligned::zeros(count * stride);
         prepare_queries::<S, T>(s, inputs.chunks_exact(cols.max(1)), 1.0, &mut operands);
         operands
     } else {

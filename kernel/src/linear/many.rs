@@ -4,6 +4,7 @@ use super::Inputs;
 use crate::{
     dtype::Element,
     lanes::{Row, multiply_lanes, panel_registers},
+    memory::Aligned,
     simd::{MAX_LANES, Simd},
 };
 use std::ops::Range;
@@ -45,7 +46,7 @@ pub(super) fn product<S: Simd, T: Row>(s: S, elements: &[T], inputs: &Inputs, ou
 /// The same for elements that are widened to f32 first, each once for all the inputs.
 #[inline(always)]
 pub(super) fn product_widened<S: Simd, T: Element>(s: S, elements: &[T], inputs: &Inputs, out: &mut [f32]) {
-    let mut wide = vec![0.0; ROWS * COLUMNS.min(inputs.cols)];
+    let mut wide = Aligned::zeros(ROWS * COLUMNS.min(inputs.cols));
     for_each_piece(
         elements,
         inputs,
@@ -71,8 +72,8 @@ fn for_each_piece<T>(
     mut multiply: impl FnMut(&[T], Range<usize>, &mut [f32]),
 ) {
     let cols = inputs.cols;
-    for (elements, out) in elements.chunks(ROWS * cols).zip(out.chunks_mut(ROWS * inputs.count)) {
-        for start in (0..cols).step_by(COLUMNS) {
+    for start in (0..cols).step_by(COLUMNS) {
+        for (elements, out) in elements.chunks(ROWS * cols).zip(out.chunks_mut(ROWS * inputs.count)) {
             multiply(elements, start..cols.min(start + COLUMNS), out);
         }
     }
