@@ -25,7 +25,7 @@ pub(crate) fn reserve(bytes: usize) -> Result<MmapMut> {
 struct CacheLine([f32; 16]);
 
 /// Numbers that begin with a cache line. Where the allocator puts them, which is at sixteen bytes as a rule, every load of a
-/// register as wide as a line would touch two: matrix products took half as long again.
+/// register as wide as a line would touch two: matrix products and dense decode took a tenth longer.
 #[derive(Debug, Clone)]
 pub(crate) struct Aligned {
     lines: Vec<CacheLine>,

@@ -9,7 +9,7 @@ use a2ats_tests::{
     },
     reference::{codebook::Codebook as Reference, to_f64},
 };
-use proptest::{prelude::*, sample::select};
+use proptest::{collection, prelude::*, sample::select};
 
 /// Scores, of Σ|q·(ĉ − μ)|: f32 sums over a head (random errors, so by the root of its length), ĉ − μ rounded once,
 /// and how the backend sees q.
@@ -191,6 +191,34 @@ proptest! {
             let mut batch = [u16::MAX; 2];
             kernels.encode(&book, &key.repeat(2), &mut batch).unwrap();
             assert!(batch.iter().all(|&code| usize::from(code) < codes), "{batch:?}");
+        });
+    }
+
+    #[test]
+    fn gathered_codebooks_give_the_same_bits(
+        (shapes, group) in (collection::vec((code_counts(), dtypes()), 1..=4), groups()),
+        (head_dim, seed) in (head_dims(), any::<u64>()),
+    ) {
+        let mut noise = Noise::new(seed);
+        let apart: Vec<Codebook> = shapes
+            .iter()
+            .map(|&(codes, dtype)| {
+                let (codewords, factor) = (noise.vector(codes * head_dim, 1.0), noise.cholesky(head_dim));
+                Codebook::new(&codewords, &factor, head_dim, dtype).unwrap()
+            })
+            .collect();
+        let mut gathered = apart.clone();
+        Codebook::gather(&mut gathered).unwrap();
+        let (queries, key) = (noise.vector(group * head_dim, 1.0), noise.vector(head_dim, 1.0));
+        on_every_backend(|kernels| {
+            for (apart, gathered) in apart.iter().zip(&gathered) {
+                let result = |book: &Codebook| {
+                    let mut scores = vec![f32::NAN; book.codes() * group];
+                    let code = kernels.codeword_scores(book, &queries, Some(&key), &mut scores).unwrap();
+                    (scores, code)
+                };
+                assert_eq!(result(apart), result(gathered), "{}", kernels.name());
+            }
         });
     }
 

@@ -50,7 +50,7 @@ pub fn cached_decode(bench: &mut Bench) {
     if !bench.begins("cached_decode") {
         return;
     }
-    for (dtype, head_dim, group) in SHAPES.into_iter().take(1) {
+    for (dtype, head_dim, group) in SHAPES.into_iter().take(3) {
         let rows = kv_rows(dtype, head_dim, CACHED_TOKENS, 1);
         for &kernels in &bench.kernels.clone() {
             time(

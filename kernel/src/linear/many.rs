@@ -9,8 +9,10 @@ use crate::{
 };
 use std::ops::Range;
 
-/// Columns at a time, an even number, and rows at a time: the inputs' panel has 96 KiB of them with sixteen lanes, and
-/// the rows 128 KiB in f32, which both stay in the second cache.
+/// Columns at a time, an even number, and rows at a time. The inputs' panel has 96 KiB of the columns with sixteen lanes, and
+/// the rows 128 KiB in f32; 512 inputs have 1 MiB of them, which stays in the second cache while all rows go by (with the
+/// loops the other way round, 8 MiB of inputs were read again for each 64 rows: a tenth slower). With 256 columns 8% slower
+/// on Granite Rapids, with 128 14%.
 const COLUMNS: usize = 512;
 const ROWS: usize = 64;
 
