@@ -11,7 +11,7 @@ replay:
     for case in tests/golden/*/; do cargo run --quiet --release -p a2ats-tests --bin replay -- $case; done
 
 # Every kernel on every backend against the machine's memory and arithmetic: a table, and a report to look at.
-bench *options="--quick --report target/roofline.html":
+bench *options="--quick --report ../target/roofline.html":
     cargo bench -p a2ats-kernel --bench roofline -- {{options}}
 
 # Whether the emitted assembly of the kernels has calls, spills or scalar leftovers where it must not.
