@@ -82,7 +82,8 @@ pub(crate) fn ask_for_whole<S: Simd, T>(s: S, set: &RowSet<'_, T>, first: usize)
 /// Most rows that are gone over at once.
 const MOST_ROWS: usize = 8;
 
-/// While keys or values of a block are gone over: values or keys of another block next, other rows later.
+/// While keys or values of a block are gone over: values or keys of another block next, other rows later. Of several tiles
+/// each asks for what is next, which is close by, and only in its turns for what is later.
 pub(crate) struct Beside<'l, 'a, T> {
     /// What is left of them.
     pub(crate) lines: Lines<'l>,

@@ -16,8 +16,8 @@ use crate::{
     tile::{operand_len, prepare_queries, query_tiles},
 };
 
-/// Codewords lie one behind the other; the system's own prefetching needs no more than a hint. (8 to 64 KiB ahead took
-/// as long.)
+/// Codewords lie one behind the other; the system's own prefetching needs no more than a hint. (16 KiB ahead took as
+/// long as 8.)
 const AHEAD: Onward = Onward { near: 1 << 10, far: 8 << 10 };
 
 /// Scores `[group, codes]` of the queries, and the code of the newest key if there is one.

@@ -1,9 +1,6 @@
 //! Walks over rows whose bounds are checked once, before the inner loops: in a tile of two rows and five queries checks
 //! of each block would be as many instructions as the multiplications.
-#![allow(
-    unsafe_code,
-    reason = "the unchecked accesses of the inner loops, each type's docs say why they are sound"
-)]
+#![allow(unsafe_code, reason = "unchecked accesses of the inner loops; each says why it is sound")]
 
 use std::{marker::PhantomData, ops::Range, slice::from_raw_parts};
 
