@@ -5,12 +5,8 @@ use crate::{
     model::Llama,
     weights::{MatrixHandle, Tensors},
 };
-use a2ats_kernel::linear::Precision;
+use a2ats_kernel::linear::{Precision, rows_per_task};
 use rayon::prelude::*;
-
-/// Weight rows of one task. Fixed, so that the numbers do not depend on the number of threads; 64 rows of 4096 bf16
-/// weights are half a MiB: long enough to stream, small enough to stay in L2 for many inputs.
-const PANEL: usize = 64;
 
 /// y = W·x + b
 #[derive(Debug)]
@@ -51,9 +47,9 @@ impl Linear {
         let dtype = weights.elements().dtype();
         let inputs = model.kernels.prepare(inputs, self.weight.cols(), dtype, Precision::Full)?;
         let mut products = vec![0.0; rows * n];
-        products.par_chunks_mut(PANEL * n.max(1)).enumerate().try_for_each(|(panel, out)| {
-            let panel = weights.row_range(panel * PANEL..(panel + 1) * PANEL);
-            model.kernels.product(panel, &inputs, out)
+        let part = rows_per_task(rows, n, rayon::current_num_threads());
+        products.par_chunks_mut(part * n.max(1)).enumerate().try_for_each(|(number, out)| {
+            model.kernels.product(weights.row_range(number * part..(number + 1) * part), &inputs, out)
         })?;
         if n > 1 {
             products = transpose(&products, rows, n);

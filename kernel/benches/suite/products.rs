@@ -7,16 +7,13 @@ use super::{
 };
 use a2ats_kernel::{
     Dtype, Elements, Kernels,
-    linear::{Matrix, Precision},
+    linear::{Matrix, Precision, rows_per_task},
 };
 use a2ats_tests::{
     inputs::{Noise, Stored, rounded},
     reference::{linear::matvec as reference, to_f64},
 };
 use rayon::prelude::*;
-
-/// Weight rows of one task.
-const PANEL: usize = 64;
 
 /// 14336 × 4096 from memory: four such matrices in turn.
 pub fn matvec(bench: &mut Bench) {
@@ -108,8 +105,9 @@ fn product(
 ) {
     let inputs = kernels.prepare(inputs, weights.cols(), weights.elements().dtype(), precision);
     let inputs = inputs.expect("shapes fit together");
-    out.par_chunks_mut(PANEL * inputs.count()).enumerate().for_each(|(panel, out)| {
-        let panel = weights.row_range(panel * PANEL..(panel + 1) * PANEL);
-        kernels.product(panel, &inputs, out).expect("shapes fit together");
+    let part = rows_per_task(weights.rows(), inputs.count(), rayon::current_num_threads());
+    out.par_chunks_mut(part * inputs.count()).enumerate().for_each(|(number, out)| {
+        let part = weights.row_range(number * part..(number + 1) * part);
+        kernels.product(part, &inputs, out).expect("shapes fit together");
     });
 }

@@ -20,7 +20,7 @@ pub enum Precision {
 
 /// Input vectors of products with weights of one storage type, made by [`Kernels::prepare`](crate::Kernels::prepare)
 /// and used by the same backend.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Inputs {
     pub(super) backend: &'static str,
     pub(super) dtype: Dtype,

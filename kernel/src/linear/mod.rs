@@ -12,8 +12,9 @@
 //! Relative error below 1e-6·√cols of Σ|w·x|; the BF16 instructions see inputs as [`Precision`] says.
 //!
 //! Up to five inputs (four on sixteen registers) every weight is read once, which is the whole cost, and each tile of
-//! rows goes over all of them. For more, a lane is an input and weights are taken one by one (`lanes.rs`): callers get the most out of it with
-//! panels of rows ([`Matrix::row_range`]) of 32 to 128.
+//! rows goes over all of them. For more, a lane is an input and weights are taken one by one (`lanes.rs`). Callers
+//! spread a product over threads by ranges of [`rows_per_task`] rows ([`Matrix::row_range`]); no number depends on how many,
+//! as long as they are a multiple of 64.
 
 mod few;
 mod inputs;
@@ -70,6 +71,22 @@ impl<'a> Matrix<'a> {
         let elements = self.elements.range(start * self.cols..end * self.cols);
         Self { elements: elements.unwrap_or(Elements::F32(&[])), rows: end - start, cols: self.cols }
     }
+}
+
+/// How many weight rows a task is best given, of a product of `rows` rows and `inputs` vectors on `threads` threads.
+///
+/// Few inputs: 64 rows of 4096 bf16 weights are half a MiB, long enough to stream. Many: each range reads all the inputs
+/// once, so that longer ones do better (1.1 times with 256 rows instead of 64 on Granite Rapids, more gains
+/// nothing), as long as every thread has a few of them.
+pub fn rows_per_task(rows: usize, inputs: usize, threads: usize) -> usize {
+    const SHORT: usize = 64;
+    const LONG: usize = 256;
+    const TASKS_PER_THREAD: usize = 4;
+    if inputs <= SHORT {
+        return SHORT;
+    }
+    let even = rows / (TASKS_PER_THREAD * threads.max(1));
+    even.next_multiple_of(SHORT).clamp(SHORT, LONG)
 }
 
 /// Checks the shape of inputs to prepare.
