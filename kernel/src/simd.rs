@@ -23,8 +23,9 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     /// Architectural vector registers: how large a tile of sums may be.
     const REGISTERS: usize;
 
-    /// Most queries of a tile, 4 or 5: with two rows, eight sums, four row registers and a query fit sixteen registers; with
-    /// four rows, twenty sums, eight row registers and a query fit thirty-two, if widening needs no more than one.
+    /// Most queries of a tile, 4 or 5. With five and two rows, ten sums and four row registers fit sixteen registers if queries
+    /// are operands in memory; with five and four rows, twenty sums, eight row registers and a query fit thirty-two, if
+    /// widening needs no more than one.
     const TILE_QUERIES: usize = 4;
     /// Whether pairs of bf16 are multiplied without widening them: then the methods from [`Simd::load_bf16_operand`] to
     /// [`Simd::bf16_value_place`] are overridden.

@@ -23,6 +23,7 @@ impl Simd for Avx2 {
     const NAME: &'static str = "avx2";
     const LANES: usize = 8;
     const REGISTERS: usize = 16;
+    const TILE_QUERIES: usize = 5;
 
     #[inline(always)]
     fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {

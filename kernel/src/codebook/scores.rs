@@ -66,10 +66,14 @@ fn scores_typed<S: Simd, T: Element>(
             let all: Vec<&[f32]> = queries.chunks_exact(book.head_dim).chain(probe).collect();
             prepare_queries::<S, T>(s, all.into_iter(), 1.0, &mut operands);
             let (mut products, mut before) = (Aligned::zeros(BLOCK * count), Aligned::zeros(BLOCK * count));
+            // Half norms are read before a block's products, during which they come. Asking for them ahead is not enough:
+            // 24 ns a codeword from memory instead of 17.5 on a Granite Rapids core.
+            let (mut norms, mut norms_before) = (Aligned::zeros(BLOCK), Aligned::zeros(BLOCK));
             let mut best = Best::default();
             // What a block gives is looked at after the next one: see `attend_rows`.
             for start in (0..book.codes + BLOCK).step_by(BLOCK) {
                 let block = Block::new(&set, start);
+                norms[..block.len].copy_from_slice(&half_norms[start.min(book.codes)..][..block.len]);
                 for (first, tile) in query_tiles::<S>(count) {
                     let products = &mut products[first * BLOCK..(first + tile) * BLOCK];
                     let operands = &operands[first * stride..];
@@ -83,9 +87,10 @@ fn scores_typed<S: Simd, T: Element>(
                     {
                         scores[codes.clone()].copy_from_slice(&products[..codes.len()]);
                     }
-                    best.raise(s, codes.start, of_probe, &half_norms[codes]);
+                    best.raise(s, codes.start, of_probe, &norms_before[..codes.len()]);
                 }
                 std::mem::swap(&mut products, &mut before);
+                std::mem::swap(&mut norms, &mut norms_before);
             }
             newest.map(|_| best.code())
         },

@@ -11,7 +11,7 @@
 //! Sums are f32, in an order that depends on the backend, on `cols` and on whether there are more than a few inputs.
 //! Relative error below 1e-6·√cols of Σ|w·x|; the BF16 instructions see inputs as [`Precision`] says.
 //!
-//! Up to five inputs (four on sixteen registers) every weight is read once, which is the whole cost, and each tile of
+//! Up to five inputs (four on some backends) every weight is read once, which is the whole cost, and each tile of
 //! rows goes over all of them. For more, a lane is an input and weights are taken one by one (`lanes.rs`). Callers
 //! spread a product over threads by ranges of [`rows_per_task`] rows ([`Matrix::row_range`]); no number depends on how many,
 //! as long as they are a multiple of 64.
