@@ -169,10 +169,10 @@ impl<S: Simd> Kernels for S {
 
     fn prepare(&self, inputs: &[f32], cols: usize, dtype: Dtype, precision: Precision) -> Result<Inputs> {
         linear::check_prepare(inputs, cols)?;
-        Ok(self.vectorize(
+        self.vectorize(
             #[inline(always)]
             || linear::prepare_for(*self, inputs, cols, dtype, precision),
-        ))
+        )
     }
 
     fn product(&self, weights: Matrix<'_>, inputs: &Inputs, out: &mut [f32]) -> Result<()> {

@@ -8,7 +8,8 @@
 
 use crate::{
     dtype::Element,
-    memory::Aligned,
+    error::Result,
+    memory::Pages,
     simd::{LockStep, MAX_LANES, Simd},
 };
 use half::bf16;
@@ -63,10 +64,10 @@ impl Row for bf16 {
 /// Packs vectors, `[n, len]`: panels of [`panel_registers`] · LANES vectors, the last of them as many registers as it
 /// needs. `steps` of each pair are kept, 1 or 2.
 #[inline(always)]
-pub(crate) fn pack<S: Simd, T: Row>(s: S, vectors: &[f32], len: usize, steps: usize) -> Aligned {
+pub(crate) fn pack<S: Simd, T: Row>(s: S, vectors: &[f32], len: usize, steps: usize) -> Result<Pages> {
     let pairs = len.div_ceil(2);
     let lanes = (vectors.len() / len).next_multiple_of(S::LANES);
-    let mut packed = Aligned::zeros(pairs * steps * lanes);
+    let mut packed = Pages::zeros(pairs * steps * lanes)?;
     let panels = packed.chunks_mut(pairs * steps * panel_registers::<S>() * S::LANES);
     for (panel, vectors) in panels.zip(vectors.chunks(panel_registers::<S>() * S::LANES * len)) {
         let width = panel.len() / pairs;
@@ -84,7 +85,7 @@ pub(crate) fn pack<S: Simd, T: Row>(s: S, vectors: &[f32], len: usize, steps: us
             }
         }
     }
-    packed
+    Ok(packed)
 }
 
 /// Adds the products of `R` rows with the `C` registers of a panel to their sums. Rows and panel have as many pairs.

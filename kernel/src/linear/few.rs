@@ -13,11 +13,17 @@ const NEAR: usize = 512;
 
 /// `elements` is `[rows, cols]`, `out` is `[rows, n]`.
 #[inline(always)]
-pub(super) fn product<S: Simd, T: Element>(s: S, elements: &[T], inputs: &Inputs, out: &mut [f32]) {
+pub(super) fn product<S: Simd, T: Element>(
+    s: S,
+    elements: &[T],
+    inputs: &Inputs,
+    operands: &[f32],
+    out: &mut [f32],
+) {
     with_tile_width!(S, inputs.count, H => {
         match (S::REGISTERS >= 32, H) {
-            (true, _) | (false, 1) => all_rows::<S, T, 4, H>(s, elements, inputs, out),
-            (false, _) => all_rows::<S, T, 2, H>(s, elements, inputs, out),
+            (true, _) | (false, 1) => all_rows::<S, T, 4, H>(s, elements, (inputs.cols, operands), out),
+            (false, _) => all_rows::<S, T, 2, H>(s, elements, (inputs.cols, operands), out),
         }
     });
 }
@@ -26,17 +32,16 @@ pub(super) fn product<S: Simd, T: Element>(s: S, elements: &[T], inputs: &Inputs
 fn all_rows<S: Simd, T: Element, const R: usize, const H: usize>(
     s: S,
     elements: &[T],
-    inputs: &Inputs,
+    (cols, operands): (usize, &[f32]),
     out: &mut [f32],
 ) {
-    let cols = inputs.cols;
     for (rows, out) in elements.chunks(R * cols).zip(out.chunks_mut(R * H)) {
         // Where there are not so many left the last is repeated, and what comes of the repetitions is left out.
         let mut tile = [&rows[rows.len() - cols..]; R];
         for (to, row) in tile.iter_mut().zip(rows.chunks_exact(cols)) {
             *to = row;
         }
-        let products: [[f32; R]; H] = tile_products(s, tile, &inputs.values);
+        let products: [[f32; R]; H] = tile_products(s, tile, operands);
         for (r, out) in out.chunks_exact_mut(H).enumerate() {
             for h in 0..H {
                 out[h] = products[h][r];

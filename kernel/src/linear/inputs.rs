@@ -2,8 +2,9 @@
 
 use crate::{
     dtype::{Dtype, Element},
+    error::Result,
     lanes::{Row, pack},
-    memory::Aligned,
+    memory::{Aligned, Pages},
     simd::Simd,
     tile::{operand_len, prepare_queries},
 };
@@ -28,8 +29,15 @@ pub struct Inputs {
     pub(super) cols: usize,
     /// Steps of a pair in a panel, see [`crate::lanes`].
     pub(super) steps: usize,
-    /// A few: a tile in operand form, `[count, operand_len(cols)]` elements. Many: panels of lanes, see [`crate::lanes`].
-    pub(super) values: Aligned,
+    pub(super) values: Values,
+}
+
+#[derive(Debug)]
+pub(super) enum Values {
+    /// A tile in operand form, `[count, operand_len(cols)]`.
+    Few(Aligned),
+    /// Panels of lanes, see [`crate::lanes`].
+    Many(Pages),
 }
 
 impl Inputs {
@@ -52,16 +60,16 @@ pub(crate) fn prepare<S: Simd, T: Element, R: Row>(
     cols: usize,
     dtype: Dtype,
     precision: Precision,
-) -> Inputs {
+) -> Result<Inputs> {
     let count = inputs.len().checked_div(cols).unwrap_or(0);
     let steps = if precision == Precision::Rounded && R::multiplies_pairs::<S>() { 1 } else { 2 };
     let values = if count <= S::TILE_QUERIES {
         let stride = operand_len::<S>(cols);
         let mut operands = Aligned::zeros(count * stride);
         prepare_queries::<S, T>(s, inputs.chunks_exact(cols.max(1)), 1.0, &mut operands);
-        operands
+        Values::Few(operands)
     } else {
-        pack::<S, R>(s, inputs, cols, steps)
+        Values::Many(pack::<S, R>(s, inputs, cols, steps)?)
     };
-    Inputs { backend: S::NAME, dtype, count, cols, steps, values }
+    Ok(Inputs { backend: S::NAME, dtype, count, cols, steps, values })
 }

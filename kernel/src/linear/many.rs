@@ -26,7 +26,13 @@ struct Piece<'a, T> {
 
 /// `elements` is `[rows, cols]`, `out` is `[rows, n]`. Rows are multiplied as they lie.
 #[inline(always)]
-pub(super) fn product<S: Simd, T: Row>(s: S, elements: &[T], inputs: &Inputs, out: &mut [f32]) {
+pub(super) fn product<S: Simd, T: Row>(
+    s: S,
+    elements: &[T],
+    inputs: &Inputs,
+    panels: &[f32],
+    out: &mut [f32],
+) {
     let cols = inputs.cols;
     for_each_piece(
         elements,
@@ -40,14 +46,20 @@ pub(super) fn product<S: Simd, T: Row>(s: S, elements: &[T], inputs: &Inputs, ou
                 rows: elements.len() / cols,
                 columns,
             };
-            all_panels(s, &piece, inputs, out);
+            all_panels(s, &piece, inputs, panels, out);
         },
     );
 }
 
 /// The same for elements that are widened to f32 first, each once for all the inputs.
 #[inline(always)]
-pub(super) fn product_widened<S: Simd, T: Element>(s: S, elements: &[T], inputs: &Inputs, out: &mut [f32]) {
+pub(super) fn product_widened<S: Simd, T: Element>(
+    s: S,
+    elements: &[T],
+    inputs: &Inputs,
+    panels: &[f32],
+    out: &mut [f32],
+) {
     let mut wide = Aligned::zeros(ROWS * COLUMNS.min(inputs.cols));
     for_each_piece(
         elements,
@@ -60,7 +72,7 @@ pub(super) fn product_widened<S: Simd, T: Element>(s: S, elements: &[T], inputs:
                 T::widen(s, &row[columns.clone()], wide);
             }
             let piece = Piece { elements: &wide, stride, rows: elements.len() / inputs.cols, columns };
-            all_panels(s, &piece, inputs, out);
+            all_panels(s, &piece, inputs, panels, out);
         },
     );
 }
@@ -83,12 +95,12 @@ fn for_each_piece<T>(
 
 /// Multiplies a piece of the weights with all the inputs.
 #[inline(always)]
-fn all_panels<S: Simd, T: Row>(s: S, piece: &Piece<'_, T>, inputs: &Inputs, out: &mut [f32]) {
+fn all_panels<S: Simd, T: Row>(s: S, piece: &Piece<'_, T>, inputs: &Inputs, panels: &[f32], out: &mut [f32]) {
     let steps = inputs.steps;
     let pairs = inputs.cols.div_ceil(2);
     let lanes = panel_registers::<S>() * S::LANES;
     let (start, end) = (piece.columns.start / 2, piece.columns.end.div_ceil(2));
-    for (number, panel) in inputs.values.chunks(pairs * steps * lanes).enumerate() {
+    for (number, panel) in panels.chunks(pairs * steps * lanes).enumerate() {
         let width = panel.len() / pairs;
         let panel = Panel {
             values: &panel[start * width..end * width],

@@ -20,6 +20,7 @@ mod few;
 mod inputs;
 mod many;
 
+use inputs::Values;
 pub(crate) use inputs::prepare;
 pub use inputs::{Inputs, Precision};
 
@@ -102,7 +103,7 @@ pub(crate) fn prepare_for<S: Simd>(
     cols: usize,
     dtype: Dtype,
     precision: Precision,
-) -> Inputs {
+) -> Result<Inputs> {
     match dtype {
         Dtype::F32 => prepare::<S, f32, f32>(s, inputs, cols, dtype, precision),
         Dtype::F16 => prepare::<S, f16, f32>(s, inputs, cols, dtype, precision),
@@ -133,13 +134,19 @@ pub(crate) fn product<S: Simd>(s: S, weights: Matrix<'_>, inputs: &Inputs, out: 
     if inputs.count == 0 || weights.rows == 0 {
         return;
     }
-    match (weights.elements, inputs.count <= S::TILE_QUERIES) {
-        (Elements::F32(elements), true) => few::product(s, elements, inputs, out),
-        (Elements::F16(elements), true) => few::product(s, elements, inputs, out),
-        (Elements::Bf16(elements), true) => few::product(s, elements, inputs, out),
-        (Elements::F32(elements), false) => many::product(s, elements, inputs, out),
-        (Elements::F16(elements), false) => many::product_widened(s, elements, inputs, out),
-        (Elements::Bf16(elements), false) if S::MULTIPLIES_BF16 => many::product(s, elements, inputs, out),
-        (Elements::Bf16(elements), false) => many::product_widened(s, elements, inputs, out),
+    match (weights.elements, &inputs.values) {
+        (Elements::F32(elements), Values::Few(operands)) => few::product(s, elements, inputs, operands, out),
+        (Elements::F16(elements), Values::Few(operands)) => few::product(s, elements, inputs, operands, out),
+        (Elements::Bf16(elements), Values::Few(operands)) => few::product(s, elements, inputs, operands, out),
+        (Elements::F32(elements), Values::Many(panels)) => many::product(s, elements, inputs, panels, out),
+        (Elements::F16(elements), Values::Many(panels)) => {
+            many::product_widened(s, elements, inputs, panels, out);
+        }
+        (Elements::Bf16(elements), Values::Many(panels)) if S::MULTIPLIES_BF16 => {
+            many::product(s, elements, inputs, panels, out);
+        }
+        (Elements::Bf16(elements), Values::Many(panels)) => {
+            many::product_widened(s, elements, inputs, panels, out);
+        }
     }
 }
