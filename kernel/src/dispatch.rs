@@ -3,6 +3,7 @@
 use crate::{
     arch,
     attention::{self, Causal, Partial, Selection, Visible},
+    clustering::{self, Candidates, Nearest},
     codebook::{self, Codebook},
     dtype::Dtype,
     elementwise::{self, Rotation},
@@ -71,6 +72,10 @@ pub trait Kernels: Send + Sync + private::Sealed {
 
     /// `out[r][t] = weights[r] · inputs[t]`; `out` is `[rows, n]`. See [`crate::linear`].
     fn product(&self, weights: Matrix<'_>, inputs: &Inputs, out: &mut [f32]) -> Result<()>;
+
+    /// Compares each of `points`, `[n, dim]`, with all candidates; raises `best` where one is better. See
+    /// [`crate::clustering`].
+    fn nearest(&self, points: &[f32], candidates: &Candidates<'_>, best: &mut Nearest<'_>) -> Result<()>;
 
     /// RMSNorm of each vector of `x`, `[n, weight.len()]`, in place.
     fn rms_norm(&self, x: &mut [f32], weight: &[f32], epsilon: f32) -> Result<()>;
@@ -180,6 +185,15 @@ impl<S: Simd> Kernels for S {
         self.vectorize(
             #[inline(always)]
             || linear::product(*self, weights, inputs, out),
+        );
+        Ok(())
+    }
+
+    fn nearest(&self, points: &[f32], candidates: &Candidates<'_>, best: &mut Nearest<'_>) -> Result<()> {
+        let dim = clustering::check(points, candidates, best)?;
+        self.vectorize(
+            #[inline(always)]
+            || clustering::nearest(*self, points, dim, candidates, best),
         );
         Ok(())
     }

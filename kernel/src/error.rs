@@ -42,8 +42,8 @@ pub enum Error {
         /// The names that would work, best first.
         available: String,
     },
-    /// The operating system did not give the memory for the KV cache.
-    #[error("cannot reserve {bytes} bytes for KV rows: {reason}")]
+    /// The operating system did not give the memory.
+    #[error("cannot reserve {bytes} bytes of memory: {reason}")]
     Memory {
         /// How much was asked for.
         bytes: usize,

@@ -8,8 +8,6 @@
 
 use crate::{
     dtype::Element,
-    error::Result,
-    memory::Pages,
     simd::{LockStep, MAX_LANES, Simd},
 };
 use half::bf16;
@@ -61,15 +59,25 @@ impl Row for bf16 {
     }
 }
 
-/// Packs vectors, `[n, len]`: panels of [`panel_registers`] · LANES vectors, the last of them as many registers as it
-/// needs. `steps` of each pair are kept, 1 or 2.
+/// Vectors of a whole panel.
 #[inline(always)]
-pub(crate) fn pack<S: Simd, T: Row>(s: S, vectors: &[f32], len: usize, steps: usize) -> Result<Pages> {
+pub(crate) fn panel_lanes<S: Simd>() -> usize {
+    panel_registers::<S>() * S::LANES
+}
+
+/// How many numbers [`pack`] makes of `count` vectors of length `len`.
+#[inline(always)]
+pub(crate) fn packed_len<S: Simd>(count: usize, len: usize, steps: usize) -> usize {
+    len.div_ceil(2) * steps * count.next_multiple_of(S::LANES)
+}
+
+/// Packs vectors, `[n, len]`, into [`packed_len`] numbers: panels of [`panel_lanes`] vectors, the last of them as many
+/// registers as it needs. `steps` of each pair are kept, 1 or 2.
+#[inline(always)]
+pub(crate) fn pack<S: Simd, T: Row>(s: S, vectors: &[f32], len: usize, steps: usize, packed: &mut [f32]) {
     let pairs = len.div_ceil(2);
-    let lanes = (vectors.len() / len).next_multiple_of(S::LANES);
-    let mut packed = Pages::zeros(pairs * steps * lanes)?;
-    let panels = packed.chunks_mut(pairs * steps * panel_registers::<S>() * S::LANES);
-    for (panel, vectors) in panels.zip(vectors.chunks(panel_registers::<S>() * S::LANES * len)) {
+    let panels = packed.chunks_mut(pairs * steps * panel_lanes::<S>());
+    for (panel, vectors) in panels.zip(vectors.chunks(panel_lanes::<S>() * len)) {
         let width = panel.len() / pairs;
         for (register, vectors) in vectors.chunks(S::LANES * len).enumerate() {
             for (pair, to) in panel.chunks_exact_mut(width).enumerate() {
@@ -85,7 +93,25 @@ pub(crate) fn pack<S: Simd, T: Row>(s: S, vectors: &[f32], len: usize, steps: us
             }
         }
     }
-    Ok(packed)
+}
+
+/// Products of some rows with the registers of a panel, in memory: what goes over them at places that are known at run time
+/// only would keep the sums there from the beginning.
+pub(crate) type Tile<const R: usize, const C: usize> = [[[f32; MAX_LANES]; C]; R];
+
+/// Puts sums there.
+#[inline(always)]
+pub(crate) fn store_tile<S: Simd, const R: usize, const C: usize>(
+    s: S,
+    sums: [[S::F32; C]; R],
+) -> Tile<R, C> {
+    let mut tile = [[[0.0; MAX_LANES]; C]; R];
+    for (tile, sums) in tile.iter_mut().zip(sums) {
+        for (lanes, sum) in tile.iter_mut().zip(sums) {
+            s.store(sum, lanes);
+        }
+    }
+    tile
 }
 
 /// Adds the products of `R` rows with the `C` registers of a panel to their sums. Rows and panel have as many pairs.

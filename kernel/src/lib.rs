@@ -14,7 +14,7 @@
 //! 4. attend exactly those, the window and the sinks, reading each row once for the group ([`attention`]).
 //!
 //! Around it a transformer layer needs [`linear`] (weight products) and [`elementwise`] (RMSNorm, rotary embedding,
-//! SiLU). The instruction set is chosen once: [`select`] gives the [`Kernels`] to pass down; `A2ATS_ISA` overrides.
+//! SiLU), and once per model the codewords are made by [`clustering`]. The instruction set is chosen once: [`select`] gives the [`Kernels`] to pass down; `A2ATS_ISA` overrides.
 //!
 //! # Example
 //!
@@ -65,6 +65,7 @@ mod ahead;
 mod arch;
 pub mod attention;
 mod beside;
+pub mod clustering;
 pub mod codebook;
 pub mod decode;
 mod dispatch;

@@ -101,6 +101,11 @@ impl Noise {
         (self.bits() % end as u64) as usize
     }
 
+    /// A number from 0 on and below 1.
+    pub fn share(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     /// `len` numbers within ±`magnitude`, one in thirty a zero of either sign.
     pub fn vector(&mut self, len: usize, magnitude: f32) -> Vec<f32> {
         let mut number = || {

@@ -3,7 +3,7 @@
 use crate::{
     dtype::{Dtype, Element},
     error::Result,
-    lanes::{Row, pack},
+    lanes::{Row, pack, packed_len},
     memory::{Aligned, Pages},
     simd::Simd,
     tile::{operand_len, prepare_queries},
@@ -69,7 +69,9 @@ pub(crate) fn prepare<S: Simd, T: Element, R: Row>(
         prepare_queries::<S, T>(s, inputs.chunks_exact(cols.max(1)), 1.0, &mut operands);
         Values::Few(operands)
     } else {
-        Values::Many(pack::<S, R>(s, inputs, cols, steps)?)
+        let mut panels = Pages::zeros(packed_len::<S>(count, cols, steps))?;
+        pack::<S, R>(s, inputs, cols, steps, &mut panels);
+        Values::Many(panels)
     };
     Ok(Inputs { backend: S::NAME, dtype, count, cols, steps, values })
 }

@@ -3,7 +3,7 @@
 use super::Inputs;
 use crate::{
     dtype::Element,
-    lanes::{Row, multiply_lanes, panel_registers},
+    lanes::{Row, multiply_lanes, panel_lanes, store_tile},
     memory::Aligned,
     simd::{MAX_LANES, Simd},
 };
@@ -98,7 +98,7 @@ fn for_each_piece<T>(
 fn all_panels<S: Simd, T: Row>(s: S, piece: &Piece<'_, T>, inputs: &Inputs, panels: &[f32], out: &mut [f32]) {
     let steps = inputs.steps;
     let pairs = inputs.cols.div_ceil(2);
-    let lanes = panel_registers::<S>() * S::LANES;
+    let lanes = panel_lanes::<S>();
     let (start, end) = (piece.columns.start / 2, piece.columns.end.div_ceil(2));
     for (number, panel) in panels.chunks(pairs * steps * lanes).enumerate() {
         let width = panel.len() / pairs;
@@ -148,13 +148,7 @@ fn all_rows<S: Simd, T: Row, const R: usize, const C: usize>(
         if T::PAIRS && !columns.is_multiple_of(2) {
             multiply_last::<S, T, R, C>(s, rows, panel, &mut sums);
         }
-        // Through memory: rows of the output counted at run time would keep the sums there from the beginning.
-        let mut tile = [[[0.0; MAX_LANES]; C]; R];
-        for (tile, sums) in tile.iter_mut().zip(sums) {
-            for (lanes, sum) in tile.iter_mut().zip(sums) {
-                s.store(sum, lanes);
-            }
-        }
+        let tile = store_tile(s, sums);
         for (out, tile) in out[first * panel.count..].chunks_exact_mut(panel.count).zip(&tile) {
             put(s, &mut out[panel.first..], tile, piece.columns.start > 0);
         }

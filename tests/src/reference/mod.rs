@@ -14,8 +14,10 @@
 //! | [`retrieval`]   | decode step 3: which positions a group attends                                  |
 //! | [`attention`]   | decode step 4 and causal prefill                                                |
 //! | [`llama`]       | the whole model, from token ids to logits                                       |
+//! | [`clustering`]  | k-means, which calibration makes codewords by                                   |
 
 pub mod attention;
+pub mod clustering;
 pub mod codebook;
 pub mod elementwise;
 pub mod linear;

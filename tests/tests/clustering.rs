@@ -1,0 +1,292 @@
+//! k-means against the reference.
+
+use a2ats_kernel::{
+    Error, Kernels, available,
+    clustering::{Candidates, Clusterer, Clustering, CpuClusterer, Nearest, Points, Progress, Settings},
+};
+use a2ats_tests::{
+    backends::on_every_backend,
+    inputs::{Guarded, Noise, ROUNDING, config, lengths, offsets, row_counts},
+    reference::{
+        clustering::{assign, k_means},
+        to_f64,
+    },
+};
+use proptest::prelude::*;
+use std::ops::ControlFlow;
+
+/// Clusters and keeps the objectives on the way.
+fn cluster(
+    kernels: &'static dyn Kernels,
+    points: &Points<'_>,
+    settings: &Settings,
+) -> (Clustering, Vec<f64>) {
+    let mut objectives = Vec::new();
+    let found = CpuClusterer { kernels }.cluster(points, settings, &mut |progress| {
+        if let Progress::Iteration { objective, .. } = progress {
+            objectives.push(objective);
+        }
+        ControlFlow::Continue(())
+    });
+    (found.unwrap().expect("nothing broke it off"), objectives)
+}
+
+fn settings(clusters: usize, seed: u64) -> Settings {
+    Settings { clusters, seed, ..Settings::default() }
+}
+
+/// Points around some places, some of them the same.
+fn clouds(noise: &mut Noise, count: usize, dim: usize) -> Vec<f32> {
+    let places = 1 + noise.below(12);
+    let places = noise.vector(places * dim, 8.0);
+    let mut points: Vec<f32> = Vec::with_capacity(count * dim);
+    for number in 0..count {
+        if number > 0 && noise.below(10) == 0 {
+            let again = noise.below(number);
+            points.extend_from_within(again * dim..(again + 1) * dim);
+        } else {
+            let place = noise.below(places.len() / dim);
+            let around = noise.vector(dim, 1.0);
+            points.extend(places[place * dim..].iter().zip(around).map(|(a, b)| a + b));
+        }
+    }
+    points
+}
+
+fn half_norms(centroids: &[f32], dim: usize) -> Vec<f32> {
+    let half_norm = |c: &[f32]| c.iter().map(|x| x * x).sum::<f32>() / 2.0;
+    centroids.chunks_exact(dim).map(half_norm).collect()
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn nearest_candidates_are_the_references(
+        (count, candidates, dim) in (row_counts(), row_counts(), lengths()),
+        (seed, offset) in (any::<u64>(), offsets()),
+    ) {
+        let mut noise = Noise::new(seed);
+        let points = Guarded::new(&noise.vector(count * dim, 1.0), offset);
+        let centroids = Guarded::new(&noise.vector(candidates * dim, 1.0), 15 - offset);
+        let half_norms = half_norms(&centroids, dim);
+        let before: Vec<f32> = (0..count).map(|_| if noise.below(3) == 0 { noise.below(3) as f32 } else { f32::NEG_INFINITY }).collect();
+        on_every_backend(|kernels| {
+            let (mut scores, mut numbers) = (Guarded::new(&before, offset), vec![u32::MAX; count]);
+            let candidates = Candidates { centroids: &centroids, half_norms: &half_norms };
+            kernels.nearest(&points, &candidates, &mut Nearest { scores: &mut scores, numbers: &mut numbers }).unwrap();
+            for (number, point) in to_f64(&points).chunks_exact(dim).enumerate() {
+                let score = |c: usize| {
+                    let centroid = to_f64(&centroids[c * dim..(c + 1) * dim]);
+                    point.iter().zip(&centroid).map(|(a, b)| a * b).sum::<f64>() - f64::from(half_norms[c])
+                };
+                let best = (0..half_norms.len()).map(score).fold(f64::from(before[number]), f64::max);
+                let tolerance = ROUNDING * (4.0 + dim as f64) * (1.0 + dim as f64);
+                let what = format!("{}: point {number} of {count}, {} candidates, dim {dim}", kernels.name(), half_norms.len());
+                assert!((f64::from(scores[number]) - best).abs() <= tolerance, "{what}: {} for {best}", scores[number]);
+                match numbers[number] {
+                    u32::MAX => assert_eq!(scores[number], before[number], "{what}"),
+                    c => assert!((score(c as usize) - best).abs() <= tolerance, "{what}: candidate {c}"),
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn of_equal_candidates_the_first_is_taken(
+        (count, dim, copies) in (1_usize..=60, lengths(), 2_usize..=40),
+        seed in any::<u64>(),
+    ) {
+        let mut noise = Noise::new(seed);
+        let points = noise.vector(count * dim, 1.0);
+        let centroids = noise.vector(dim, 1.0).repeat(copies);
+        let half_norms = half_norms(&centroids, dim);
+        on_every_backend(|kernels| {
+            let (mut scores, mut numbers) = (vec![f32::NEG_INFINITY; count], vec![u32::MAX; count]);
+            let candidates = Candidates { centroids: &centroids, half_norms: &half_norms };
+            kernels.nearest(&points, &candidates, &mut Nearest { scores: &mut scores, numbers: &mut numbers }).unwrap();
+            assert_eq!(numbers, vec![0; count], "{}", kernels.name());
+        });
+    }
+
+    #[test]
+    fn clusterings_are_at_rest(
+        (count, dim, clusters) in (1_usize..=400, 1_usize..=40, 1_usize..=50),
+        (seed, weighted, far) in (any::<u64>(), any::<bool>(), any::<bool>()),
+    ) {
+        let mut noise = Noise::new(seed);
+        let mut points = clouds(&mut noise, count, dim);
+        if far {
+            // What all have in common must not cost digits.
+            points.iter_mut().for_each(|x| *x += 1000.0);
+        }
+        let weights: Vec<f32> = (0..count).map(|_| if weighted { (1 + noise.below(9)) as f32 } else { 1.0 }).collect();
+        let view = Points::new(&points, dim, weighted.then_some(&weights[..])).unwrap();
+        on_every_backend(|kernels| {
+            let (found, objectives) = cluster(kernels, &view, &settings(clusters, seed));
+            check_at_rest(kernels.name(), &points, &weights, &found, clusters);
+            let slack = |objective: f64| objective * (1.0 + 1e-5) + 1e-5;
+            assert!(objectives.windows(2).all(|two| two[1] <= slack(two[0])), "{}: {objectives:?}", kernels.name());
+        });
+    }
+
+    #[test]
+    fn with_fewer_distinct_points_than_clusters_each_has_its_own(
+        (distinct, copies, dim, clusters) in (1_usize..=20, 1_usize..=9, 1_usize..=30, 20_usize..=60),
+        seed in any::<u64>(),
+    ) {
+        let mut noise = Noise::new(seed);
+        let points = noise.whole_numbers(distinct * dim, 50).repeat(copies);
+        let view = Points::new(&points, dim, None).unwrap();
+        on_every_backend(|kernels| {
+            let (found, _) = cluster(kernels, &view, &settings(clusters, seed));
+            assert!(found.objective < 1e-6, "{}: {}", kernels.name(), found.objective);
+            for centroid in found.centroids.chunks_exact(dim) {
+                let is_point = |point: &[f32]| point.iter().zip(centroid).all(|(a, b)| (a - b).abs() < 1e-4);
+                assert!(points.chunks_exact(dim).any(is_point), "{}: {centroid:?} is no point", kernels.name());
+            }
+        });
+    }
+
+    #[test]
+    fn equal_weights_are_as_none(
+        (count, dim, clusters, seed) in (1_usize..=200, 1_usize..=20, 1_usize..=30, any::<u64>()),
+    ) {
+        let points = clouds(&mut Noise::new(seed), count, dim);
+        let weights = vec![4.0; count];
+        let kernels = available()[0];
+        let (plain, _) = cluster(kernels, &Points::new(&points, dim, None).unwrap(), &settings(clusters, seed));
+        let (weighted, _) = cluster(kernels, &Points::new(&points, dim, Some(&weights)).unwrap(), &settings(clusters, seed));
+        prop_assert_eq!(&plain.centroids, &weighted.centroids);
+        prop_assert_eq!(4.0 * plain.objective, weighted.objective);
+    }
+
+    #[test]
+    fn the_same_bits_on_any_number_of_threads(
+        (count, dim, clusters, seed) in (1_usize..=2000, 1_usize..=20, 1_usize..=100, any::<u64>()),
+    ) {
+        let points = clouds(&mut Noise::new(seed), count, dim);
+        let view = Points::new(&points, dim, None).unwrap();
+        on_every_backend(|kernels| {
+            let on = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| cluster(kernels, &view, &settings(clusters, seed)))
+            };
+            let alone = on(1);
+            for threads in [2, 5] {
+                assert_eq!(alone, on(threads), "{} on {threads} threads", kernels.name());
+            }
+        });
+    }
+}
+
+/// Every point is at the nearest centroid, every centroid with points is their mean, and the objective is what it says.
+fn check_at_rest(backend: &str, points: &[f32], weights: &[f32], found: &Clustering, clusters: usize) {
+    let (count, dim) = (weights.len(), points.len() / weights.len());
+    assert!(found.converged, "{backend}: {} iterations", found.iterations);
+    assert_eq!((found.centroids.len(), found.labels.len()), (clusters * dim, count));
+    let (points, weights, centroids) = (to_f64(points), to_f64(weights), to_f64(&found.centroids));
+    let distance = |point: usize, centroid: usize| -> f64 {
+        let pairs = points[point * dim..][..dim].iter().zip(&centroids[centroid * dim..][..dim]);
+        pairs.map(|(a, b)| (a - b) * (a - b)).sum()
+    };
+    // Centroids are rounded where they lie: a thousand away, that is 6e-5.
+    let rounding = 1e-3;
+    let mut sums = vec![0.0; clusters * dim];
+    let mut totals = vec![0.0; clusters];
+    for (point, &label) in found.labels.iter().enumerate() {
+        let own = distance(point, label as usize);
+        let best = (0..clusters).map(|c| distance(point, c)).fold(f64::INFINITY, f64::min);
+        assert!(
+            own <= best * (1.0 + 1e-4) + rounding,
+            "{backend}: point {point} at {own}, could be at {best}"
+        );
+        totals[label as usize] += weights[point];
+        for (sum, x) in sums[label as usize * dim..].iter_mut().zip(&points[point * dim..][..dim]) {
+            *sum += weights[point] * x;
+        }
+    }
+    for (number, total) in totals.iter().enumerate().filter(|(_, total)| **total > 0.0) {
+        for (sum, centroid) in sums[number * dim..][..dim].iter().zip(&centroids[number * dim..][..dim]) {
+            assert!((sum / total - centroid).abs() < 2e-4, "{backend}: centroid {number} is no mean");
+        }
+    }
+    let objective = assign(&points, &weights, &centroids).objective;
+    let tolerance = 1e-4 * objective + rounding * weights.iter().sum::<f64>();
+    assert!(
+        (found.objective - objective).abs() <= tolerance,
+        "{backend}: {} for {objective}",
+        found.objective
+    );
+}
+
+/// As good as the plain algorithm after as many iterations, on average over seeds: single runs differ by more.
+#[test]
+fn objectives_are_those_of_plain_k_means() {
+    let (count, dim, clusters, iterations, seeds) = (1500, 16, 60, 8, 6);
+    let points = clouds(&mut Noise::new(77), count, dim);
+    let view = Points::new(&points, dim, None).unwrap();
+    let wide = to_f64(&points);
+    let plain =
+        |seed| k_means(&wide, &vec![1.0; count], clusters, iterations, &mut Noise::new(seed)).objective;
+    let want: f64 = (0..seeds).map(plain).sum();
+    on_every_backend(|kernels| {
+        let ours =
+            |seed| cluster(kernels, &view, &Settings { iterations, ..settings(clusters, seed) }).0.objective;
+        let got: f64 = (0..seeds).map(ours).sum();
+        assert!(got <= 1.01 * want, "{}: {got} where plain k-means has {want}", kernels.name());
+    });
+}
+
+#[test]
+fn what_cannot_be_clustered_is_refused() {
+    let refused = |points: &[f32], weights: Option<&[f32]>| Points::new(points, 2, weights).unwrap_err();
+    assert!(matches!(refused(&[0.0, f32::NAN], None), Error::Unsupported { .. }));
+    assert!(matches!(refused(&[0.0, f32::INFINITY], None), Error::Unsupported { .. }));
+    assert!(matches!(refused(&[], None), Error::Unsupported { .. }));
+    assert!(matches!(refused(&[0.0; 3], None), Error::Length { .. }));
+    assert!(matches!(refused(&[0.0; 4], Some(&[1.0])), Error::Length { .. }));
+    for weight in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        assert!(matches!(refused(&[0.0; 4], Some(&[1.0, weight])), Error::Unsupported { .. }), "{weight}");
+    }
+    assert!(Points::new(&[0.0; 4], 0, None).is_err());
+    let view = Points::new(&[0.0; 4], 2, None).unwrap();
+    let clusterer = CpuClusterer { kernels: available()[0] };
+    for settings in [settings(0, 0), Settings { tolerance: f64::NAN, ..settings(1, 0) }] {
+        assert!(clusterer.cluster(&view, &settings, &mut |_| ControlFlow::Continue(())).is_err());
+    }
+}
+
+#[test]
+fn wrong_shapes_are_refused() {
+    let kernels = available()[0];
+    let candidates = Candidates { centroids: &[0.0; 4], half_norms: &[0.0; 2] };
+    let refused = |points: &[f32], scores: &mut [f32], numbers: &mut [u32]| {
+        kernels.nearest(points, &candidates, &mut Nearest { scores, numbers }).is_err()
+    };
+    assert!(refused(&[0.0; 4], &mut [0.0; 2], &mut [0; 1]));
+    assert!(refused(&[0.0; 5], &mut [0.0; 2], &mut [0; 2]));
+    assert!(refused(&[0.0; 6], &mut [0.0; 2], &mut [0; 2]));
+    assert!(!refused(&[0.0; 4], &mut [0.0; 2], &mut [0; 2]));
+}
+
+#[test]
+fn breaking_off_gives_nothing() {
+    let points = clouds(&mut Noise::new(3), 100, 4);
+    let view = Points::new(&points, 4, None).unwrap();
+    let clusterer = CpuClusterer { kernels: available()[0] };
+    let mut steps = 0;
+    let mut count = |_| {
+        steps += 1;
+        ControlFlow::Continue(())
+    };
+    clusterer.cluster(&view, &settings(10, 0), &mut count).unwrap().expect("a clustering");
+    for until in 1..=steps {
+        let mut step = 0;
+        let mut stop = |_| {
+            step += 1;
+            if step == until { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        assert!(clusterer.cluster(&view, &settings(10, 0), &mut stop).unwrap().is_none(), "step {until}");
+    }
+}
