@@ -27,6 +27,8 @@
 //! `[kv_heads, head_dim, head_dim]`, all f32; `relative_position` in the metadata or 2048. It says nothing about the
 //! model but its shape.
 
+pub mod write;
+
 use crate::{
     config::{Config, RopeScaling},
     error::{Error, Result},
@@ -36,7 +38,7 @@ use crate::{
 use a2ats_kernel::{Codebook, Dtype};
 use rayon::prelude::*;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
 };
 
@@ -178,6 +180,34 @@ pub fn rope_scaling_name(config: &Config) -> String {
     }
 }
 
+/// The facts about a model that its codebooks must state.
+fn model_facts(model: &Llama) -> [(&'static str, String); 5] {
+    let config = &model.config;
+    [
+        ("layers", config.num_hidden_layers.to_string()),
+        ("kv_heads", config.num_key_value_heads.to_string()),
+        ("head_dim", config.head_dim.to_string()),
+        ("rope_scaling", rope_scaling_name(config)),
+        ("model_fingerprint", fingerprint(model)),
+    ]
+}
+
+/// The metadata of a file in the native format.
+pub(crate) fn native_metadata(
+    model: &Llama,
+    relative_position: usize,
+    calibration: String,
+) -> BTreeMap<String, String> {
+    let facts = [
+        ("format", FORMAT.to_owned()),
+        ("format_version", FORMAT_VERSION.to_owned()),
+        ("rope_theta", model.config.rope_theta.to_string()),
+        ("relative_position", relative_position.to_string()),
+        ("calibration", calibration),
+    ];
+    facts.into_iter().chain(model_facts(model)).map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
 fn check_native(label: &Path, metadata: &HashMap<String, String>, model: &Llama) -> Result<()> {
     let config = &model.config;
     let stated = |key: &str| metadata.get(key).map(String::as_str);
@@ -186,13 +216,7 @@ fn check_native(label: &Path, metadata: &HashMap<String, String>, model: &Llama)
         let problem = format!("has format version {version}, this program reads {FORMAT_VERSION}");
         return Err(Error::file(label, problem, "use the program's version that made it, or make it again"));
     }
-    for (key, want) in [
-        ("layers", config.num_hidden_layers.to_string()),
-        ("kv_heads", config.num_key_value_heads.to_string()),
-        ("head_dim", config.head_dim.to_string()),
-        ("rope_scaling", rope_scaling_name(config)),
-        ("model_fingerprint", fingerprint(model)),
-    ] {
+    for (key, want) in model_facts(model) {
         let got = stated(key);
         if got != Some(&want) {
             let got = shown(got);

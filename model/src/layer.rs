@@ -39,10 +39,17 @@ pub(crate) struct Layer {
     pub(crate) down: Linear,
 }
 
+/// Looks at projections on their way to attention; called from several threads, for each kv head of a layer once a pass.
+pub(crate) trait Observer: Sync {
+    /// `queries` is `[n, group, head_dim]`, `keys` is `[n, head_dim]`, neither of them rotated.
+    fn projected(&self, layer: usize, kv_head: usize, queries: &[f32], keys: &[f32]) -> Result<()>;
+}
+
 /// What all layers of one forward pass share.
 pub(crate) struct Pass<'a> {
     pub(crate) model: &'a Llama,
     pub(crate) codebooks: Option<&'a Codebooks>,
+    pub(crate) observer: Option<&'a dyn Observer>,
     /// One per token of the pass, by its position.
     pub(crate) rotations: &'a [Rotation],
     /// By the fixed relative position that codewords are scored at.
@@ -79,6 +86,12 @@ impl Pass<'_> {
     ) -> Result<ReadCount> {
         let layer = &self.model.layers[number];
         let inputs = self.project(layer, x)?;
+        if let Some(observer) = self.observer {
+            let heads = inputs.par_iter().enumerate();
+            heads.try_for_each(|(head, input)| {
+                observer.projected(number, head, &input.queries, &input.keys)
+            })?;
+        }
         let (attended, read) = if self.decode {
             self.attend_step(number, heads, inputs, scratch)?
         } else {

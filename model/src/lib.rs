@@ -2,6 +2,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod cache;
+pub mod calibrate;
 pub mod codebooks;
 pub mod config;
 pub mod demo;

@@ -5,13 +5,22 @@ use crate::{
     codebooks::Codebooks,
     config::Config,
     error::{Error, Result},
-    layer::{Layer, Pass},
+    layer::{Layer, Observer, Pass},
     linear::Linear,
     step::{ReadCount, Scratch},
     weights::{MatrixHandle, Tensors},
 };
 use a2ats_kernel::{Kernels, elementwise::Rotation};
 use std::{ops::ControlFlow, path::Path};
+
+/// How tokens pass through a model.
+#[derive(Clone, Copy)]
+pub(crate) struct Manner<'a> {
+    pub(crate) codebooks: Option<&'a Codebooks>,
+    pub(crate) observer: Option<&'a dyn Observer>,
+    /// Attend as the cache's attention says; otherwise densely, as prefill does. A decode step is one token.
+    pub(crate) decode: bool,
+}
 
 /// A loaded model. Weights stay in their files' mappings; only vectors (norms, biases) are copied.
 #[derive(Debug)]
@@ -76,11 +85,8 @@ impl Llama {
         &self.tensors
     }
 
-    /// Passes tokens through the model, adds them to the cache, and gives the logits of the last one.
-    ///
-    /// `decode`: attend as the cache's attention says; otherwise densely, as prefill does. A decode step is one
-    /// token. `keep_on` is asked after each layer, given how many are done; if it breaks off, there are no logits, and
-    /// the cache is as before.
+    /// Passes tokens through the model, adds them to the cache, and gives the logits of the last one. `keep_on` is asked
+    /// after each layer, given how many are done; if it breaks off, there are no logits, and the cache is as before.
     ///
     /// # Errors
     /// For token ids outside the vocabulary, missing codebooks, memory that runs out, and a model whose output is
@@ -89,18 +95,18 @@ impl Llama {
         &self,
         ids: &[u32],
         cache: &mut Cache,
-        codebooks: Option<&Codebooks>,
-        decode: bool,
+        manner: &Manner<'_>,
         scratch: &mut Scratch,
         mut keep_on: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Option<(Vec<f32>, ReadCount)>> {
+        let Manner { codebooks, observer, decode } = *manner;
         let mut x = self.embed(ids)?;
         let start = cache.tokens;
         let rotations: Vec<_> =
             (start..start + ids.len()).map(|position| Rotation::new(position, &self.frequencies)).collect();
         let relative = codebooks.map(|books| Rotation::new(books.relative_position(), &self.frequencies));
         let relative = relative.as_ref();
-        let pass = Pass { model: self, codebooks, rotations: &rotations, relative, start, decode };
+        let pass = Pass { model: self, codebooks, observer, rotations: &rotations, relative, start, decode };
         let mut read = ReadCount::default();
         for number in 0..self.layers.len() {
             read.absorb(&pass.layer(number, &mut cache.layers[number], &mut x, scratch)?);

@@ -4,7 +4,8 @@ use crate::{
     cache::{Attention, Cache, index_bytes, kv_bytes},
     codebooks::Codebooks,
     error::{Error, Result},
-    model::Llama,
+    layer::Observer,
+    model::{Llama, Manner},
     step::{ReadCount, Scratch},
 };
 use a2ats_kernel::Dtype;
@@ -88,6 +89,16 @@ impl<'m> Session<'m> {
     pub fn prefill(
         &mut self,
         ids: &[u32],
+        progress: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<f32>>> {
+        self.prefill_observed(ids, None, progress)
+    }
+
+    /// The same while somebody looks on.
+    pub(crate) fn prefill_observed(
+        &mut self,
+        ids: &[u32],
+        observer: Option<&dyn Observer>,
         mut progress: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Option<Vec<f32>>> {
         if ids.is_empty() {
@@ -98,8 +109,9 @@ impl<'m> Session<'m> {
         let mut logits = None;
         for (number, chunk) in ids.chunks(PREFILL_CHUNK).enumerate() {
             let before = number * PREFILL_CHUNK;
+            let manner = Manner { codebooks: self.codebooks, observer, decode: false };
             let outcome =
-                self.forward(chunk, false, |layer| progress(before + chunk.len() * layer / layers))?;
+                self.forward(chunk, &manner, |layer| progress(before + chunk.len() * layer / layers))?;
             let Some((of_chunk, _)) = outcome else { return Ok(None) };
             logits = Some(of_chunk);
         }
@@ -113,7 +125,8 @@ impl<'m> Session<'m> {
     /// out and output that is not a number, after which the session is of no more use.
     pub fn decode(&mut self, id: u32) -> Result<Vec<f32>> {
         self.check(&[id])?;
-        let outcome = self.forward(&[id], true, |_| ControlFlow::Continue(()))?;
+        let manner = Manner { codebooks: self.codebooks, observer: None, decode: true };
+        let outcome = self.forward(&[id], &manner, |_| ControlFlow::Continue(()))?;
         let (logits, read) = outcome.unwrap_or_default();
         self.read.absorb(&read);
         Ok(logits)
@@ -150,11 +163,11 @@ impl<'m> Session<'m> {
     fn forward(
         &mut self,
         ids: &[u32],
-        decode: bool,
+        manner: &Manner<'_>,
         keep_on: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Option<(Vec<f32>, ReadCount)>> {
         let (cache, scratch) = (&mut self.cache, &mut self.scratch);
-        let outcome = self.model.forward(ids, cache, self.codebooks, decode, scratch, keep_on);
+        let outcome = self.model.forward(ids, cache, manner, scratch, keep_on);
         self.broken |= outcome.is_err();
         let outcome = outcome?;
         if outcome.is_some() {

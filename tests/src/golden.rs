@@ -13,6 +13,21 @@ pub struct Parameters {
     pub window: usize,
     /// First positions that are always attended.
     pub sinks: usize,
+    /// Mean squared error of the keys that the codebooks were made from, in the metric of the queries; by layer, then by kv
+    /// head.
+    pub kmeans_mean_sq_error_per_head: Vec<f64>,
+}
+
+impl Parameters {
+    /// Reads the reference.json of a folder.
+    ///
+    /// # Errors
+    /// A line that names the file and what is wrong with it.
+    pub fn load(folder: &Path) -> Result<Self, String> {
+        let file = folder.join("reference.json");
+        let text = std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", file.display()))
+    }
 }
 
 /// A recorded run.
@@ -50,10 +65,7 @@ impl Golden {
     /// # Errors
     /// A line that names the file and what is wrong with it.
     pub fn load(folder: &Path) -> Result<Self, String> {
-        let file = folder.join("reference.json");
-        let text = std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-        let parameters =
-            serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+        let parameters = Parameters::load(folder)?;
         let file = folder.join("expected.safetensors");
         let bytes = std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         let wrong = |what: String| format!("{}: {what}", file.display());

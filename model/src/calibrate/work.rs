@@ -1,0 +1,160 @@
+//! The folder in which a calibration is kept until its output is whole.
+
+use super::{Settings, keys::Keys};
+use crate::{
+    codebooks::{fingerprint, write::whole},
+    error::{Error, Result},
+    model::Llama,
+    weights::{MatrixHandle, Tensors},
+};
+use a2ats_kernel::Elements;
+use serde::{Deserialize, Serialize};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+/// What a calibration in a folder is of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Plan {
+    model_fingerprint: String,
+    /// Of the token ids.
+    text_fingerprint: String,
+    tokens: usize,
+    settings: Settings,
+}
+
+/// The folder.
+#[derive(Debug)]
+pub(super) struct Work {
+    folder: PathBuf,
+    pub(super) keys: Keys,
+    codewords: usize,
+    head_dim: usize,
+}
+
+/// The folder that belongs to an output.
+pub(super) fn folder_of(out: &Path) -> PathBuf {
+    let mut name = out.file_name().unwrap_or_default().to_owned();
+    name.push(".calibration");
+    out.with_file_name(name)
+}
+
+impl Work {
+    /// Makes the folder for an output, or goes on with what is in it.
+    pub(super) fn open(
+        out: &Path,
+        model: &Llama,
+        documents: &[Vec<u32>],
+        settings: &Settings,
+    ) -> Result<Self> {
+        let folder = folder_of(out);
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let tokens = documents.iter().map(Vec::len).sum();
+        let plan = Plan {
+            model_fingerprint: fingerprint(model),
+            text_fingerprint: text_fingerprint(documents),
+            tokens,
+            settings: settings.clone(),
+        };
+        keep_plan(&folder, &plan)?;
+        let heads = settings.layers.len() * model.config.num_key_value_heads;
+        let head_dim = model.config.head_dim;
+        let keys = Keys::open(&folder.join("keys"), heads, tokens, head_dim)?;
+        Ok(Self { folder, keys, codewords: settings.codewords, head_dim })
+    }
+
+    /// Where the sums of what was read are kept.
+    pub(super) fn reading(&self) -> PathBuf {
+        self.folder.join("reading.safetensors")
+    }
+
+    /// Where a finished head is kept.
+    pub(super) fn head_file(&self, layer: usize, kv_head: usize) -> PathBuf {
+        self.folder.join(format!("layer-{layer}-head-{kv_head}.safetensors"))
+    }
+
+    /// A finished head.
+    pub(super) fn head(&self, layer: usize, kv_head: usize) -> Result<HeadFile> {
+        let mut tensors = Tensors::open(&self.head_file(layer, kv_head))?;
+        let codewords = tensors.matrix_handle("codewords", self.codewords, self.head_dim)?;
+        let cholesky = tensors.matrix_handle("cholesky", self.head_dim, self.head_dim)?;
+        Ok(HeadFile { tensors, codewords, cholesky })
+    }
+
+    /// Removes the folder, when the output is whole.
+    pub(super) fn remove(self) -> Result<()> {
+        std::fs::remove_dir_all(&self.folder).map_err(Error::io(&self.folder))
+    }
+}
+
+/// Writes the plan down, or finds the same one there.
+fn keep_plan(folder: &Path, plan: &Plan) -> Result<()> {
+    let path = folder.join("plan.json");
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let found = serde_json::from_slice::<Plan>(&bytes).ok();
+            if found.as_ref() == Some(plan) {
+                return Ok(());
+            }
+            let what = found.map_or("is damaged", |found| difference(&found, plan));
+            Err(Error::file(
+                path,
+                what,
+                "repeat the command as it was begun, or remove the folder to begin anew",
+            ))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let text = serde_json::to_vec_pretty(plan).map_err(|error| Error::io(&path)(error.into()))?;
+            whole(&path, |file| file.write_all(&text))
+        }
+        Err(error) => Err(Error::io(path)(error)),
+    }
+}
+
+/// What an unfinished calibration was begun with.
+fn difference(found: &Plan, plan: &Plan) -> &'static str {
+    if found.model_fingerprint != plan.model_fingerprint {
+        "was begun for another model"
+    } else if (&found.text_fingerprint, found.tokens) != (&plan.text_fingerprint, plan.tokens) {
+        "was begun with another text, or with more or less of it"
+    } else {
+        "was begun with other settings"
+    }
+}
+
+/// 64-bit FNV-1a over the token ids and the documents' lengths.
+fn text_fingerprint(documents: &[Vec<u32>]) -> String {
+    let lengths = documents.iter().map(|document| document.len() as u64);
+    let words = lengths.chain(documents.iter().flatten().map(|&id| u64::from(id)));
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    format!("{:016x}", words.flat_map(u64::to_le_bytes).fold(0xcbf2_9ce4_8422_2325, step))
+}
+
+/// A finished head's file.
+pub(super) struct HeadFile {
+    tensors: Tensors,
+    codewords: MatrixHandle,
+    cholesky: MatrixHandle,
+}
+
+impl HeadFile {
+    /// Its `codewords` or its `cholesky` factor.
+    pub(super) fn f32(&self, name: &str) -> Result<&[f32]> {
+        let handle = if name == "codewords" { &self.codewords } else { &self.cholesky };
+        match self.tensors.matrix(handle).elements() {
+            Elements::F32(values) => Ok(values),
+            _ => Err(Error::file(self.tensors.label(), format!("{name} is not f32"), REMEDY)),
+        }
+    }
+
+    /// What is written about it.
+    pub(super) fn report(&self) -> Result<super::HeadReport> {
+        let text = self.tensors.metadata().get("report").map_or("", String::as_str);
+        serde_json::from_str(text).map_err(|error| {
+            Error::file(self.tensors.label(), format!("its report is damaged ({error})"), REMEDY)
+        })
+    }
+}
+
+const REMEDY: &str = "remove the file: it is made again";
