@@ -2,6 +2,8 @@
 //!
 //! How it was made, and what it can do, is in model/demo/README.md.
 
+pub mod ledgers;
+
 use crate::{
     codebooks::Codebooks, config::Config, error::Result, model::Llama, template::ChatTemplate,
     tokenizer::Tokenizer, weights::Tensors,

@@ -204,6 +204,15 @@ impl Tensors {
         Ok(MatrixHandle { file, bytes, dtype, rows, cols })
     }
 
+    /// A tensor of any shape, to be used in place as one row of elements.
+    ///
+    /// # Errors
+    /// As [`Tensors::elements`].
+    pub(crate) fn tensor_handle(&mut self, name: &str, shape: &[usize]) -> Result<MatrixHandle> {
+        let (file, bytes, dtype) = self.locate(name, shape)?;
+        Ok(MatrixHandle { file, bytes, dtype, rows: 1, cols: shape.iter().product() })
+    }
+
     /// A vector, widened to f32; a number that is not finite is refused.
     ///
     /// # Errors

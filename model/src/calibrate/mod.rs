@@ -17,12 +17,15 @@
 //! bytes. Memory is bounded whatever the number of tokens and layers: beside the model and the KV cache of one document (16384 tokens)
 //! it is one head's keys three times in f32, and the sums.
 
+pub mod estimate;
 mod head;
 mod keys;
+pub mod merge;
 mod moments;
 pub mod quality;
 mod reading;
 mod recorder;
+pub mod text;
 mod work;
 
 use crate::{
@@ -33,8 +36,12 @@ use crate::{
 use a2ats_kernel::clustering::{self, Clusterer};
 use quality::Quality;
 use serde::{Deserialize, Serialize};
-use std::{ops::ControlFlow, ops::Range, path::Path};
+use std::{
+    ops::{ControlFlow, Range},
+    path::Path,
+};
 use work::Work;
+pub use work::work_folder;
 
 /// Tokens of a document at most (paper, section 4).
 pub const LONGEST_DOCUMENT: usize = 16384;

@@ -33,8 +33,8 @@ pub(super) struct Work {
     head_dim: usize,
 }
 
-/// The folder that belongs to an output.
-pub(super) fn folder_of(out: &Path) -> PathBuf {
+/// The folder that is kept beside an output until it is whole.
+pub fn work_folder(out: &Path) -> PathBuf {
     let mut name = out.file_name().unwrap_or_default().to_owned();
     name.push(".calibration");
     out.with_file_name(name)
@@ -48,7 +48,7 @@ impl Work {
         documents: &[Vec<u32>],
         settings: &Settings,
     ) -> Result<Self> {
-        let folder = folder_of(out);
+        let folder = work_folder(out);
         std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         let tokens = documents.iter().map(Vec::len).sum();
         let plan = Plan {

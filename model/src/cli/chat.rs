@@ -160,7 +160,7 @@ impl Chat {
                 ids
             }
         };
-        let mut progress = Progress::new(ids.len());
+        let mut progress = Progress::of_prompt(ids.len());
         let logits = conversation.session.prefill(&ids, |done| {
             progress.show(done);
             interrupt::flow()

@@ -116,7 +116,7 @@ impl Generate {
             Session::new(&loaded.model, codebooks, loaded.attention, self.model.kv_dtype, room)?;
 
         let started = Instant::now();
-        let mut progress = Progress::new(ids.len());
+        let mut progress = Progress::of_prompt(ids.len());
         let logits = session.prefill(ids, |done| {
             progress.show(done);
             interrupt::flow()

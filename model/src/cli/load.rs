@@ -1,7 +1,6 @@
 //! Everything that a command needs of a model, from a folder or from the program itself.
 
 use super::options::ModelOptions;
-use a2ats_kernel::Kernels;
 use a2ats_model::{
     Attention, Codebooks, Error, Llama, Result, config::GenerationConfig, demo, template::ChatTemplate,
     tokenizer::Tokenizer,
@@ -10,6 +9,34 @@ use std::path::{Path, PathBuf};
 
 /// Names that codebooks are looked for under, in a model folder.
 const CODEBOOK_FILES: [&str; 2] = ["codebooks.safetensors", "codebooks_reference.safetensors"];
+
+/// A model and its tokenizer.
+pub(super) struct Base {
+    pub(super) name: String,
+    pub(super) model: Llama,
+    pub(super) tokenizer: Tokenizer,
+}
+
+impl Base {
+    /// Loads a folder, or what the program itself holds, with the backend that the environment or the CPU decides.
+    pub(super) fn new(folder: Option<&Path>) -> Result<Self> {
+        // A wrong A2ATS_ISA is the caller's mistake, not the model's.
+        let kernels = a2ats_kernel::select().map_err(|error| Error::Usage(format!("A2ATS_ISA: {error}")))?;
+        let Some(folder) = folder else {
+            let name = "embedded demo model".to_owned();
+            return Ok(Self { name, model: demo::model(kernels)?, tokenizer: demo::tokenizer()? });
+        };
+        if !folder.is_dir() {
+            let problem = if folder.exists() { "is not a folder" } else { "does not exist" };
+            return Err(Error::file(folder, problem, "give a model folder as downloaded from Hugging Face"));
+        }
+        Ok(Self {
+            name: folder.display().to_string(),
+            model: Llama::open(folder, kernels)?,
+            tokenizer: Tokenizer::from_file(&folder.join("tokenizer.json"))?,
+        })
+    }
+}
 
 /// A model with what belongs to it.
 pub(super) struct Loaded {
@@ -23,52 +50,38 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    /// Loads what the options name, with the backend that the environment or the CPU decides.
+    /// Loads what the options name.
     pub(super) fn new(options: &ModelOptions) -> Result<Self> {
-        // A wrong A2ATS_ISA is the caller's mistake, not the model's.
-        let kernels = a2ats_kernel::select().map_err(|error| Error::Usage(format!("A2ATS_ISA: {error}")))?;
-        match &options.model {
-            Some(folder) => Self::from_folder(folder, options, kernels),
-            None => Self::embedded(options, kernels),
-        }
-    }
-
-    fn from_folder(folder: &Path, options: &ModelOptions, kernels: &'static dyn Kernels) -> Result<Self> {
-        if !folder.is_dir() {
-            let problem = if folder.exists() { "is not a folder" } else { "does not exist" };
-            return Err(Error::file(folder, problem, "give a model folder as downloaded from Hugging Face"));
-        }
-        let model = Llama::open(folder, kernels)?;
-        let file = codebook_file(folder, options)?;
-        let open = |file: &PathBuf| Codebooks::open(file, &model, options.codeword_dtype);
-        let codebooks = file.as_ref().map(open).transpose()?;
-        Ok(Self {
-            name: folder.display().to_string(),
-            tokenizer: Tokenizer::from_file(&folder.join("tokenizer.json"))?,
-            template: ChatTemplate::load(folder)?,
-            end_of_sequence: GenerationConfig::load(folder, model.config())?.eos_token_ids,
-            attention: options.attention(codebooks.is_some())?,
-            codebooks,
-            model,
-        })
-    }
-
-    fn embedded(options: &ModelOptions, kernels: &'static dyn Kernels) -> Result<Self> {
-        let model = demo::model(kernels)?;
-        let codebooks = match &options.codebooks {
-            _ if !options.wants_codebooks() => None,
-            Some(file) => Some(Codebooks::open(file, &model, options.codeword_dtype)?),
-            None => Some(demo::codebooks(&model, options.codeword_dtype)?),
+        let folder = options.model.as_deref();
+        let Base { name, model, tokenizer } = Base::new(folder)?;
+        let codebooks = match folder {
+            Some(folder) => {
+                let file = codebook_file(folder, options)?;
+                file.map(|file| Codebooks::open(&file, &model, options.codeword_dtype)).transpose()?
+            }
+            None => embedded_codebooks(&model, options)?,
         };
         Ok(Self {
-            name: "embedded demo model".to_owned(),
-            tokenizer: demo::tokenizer()?,
-            template: demo::template()?,
-            end_of_sequence: model.config().eos_token_ids.clone(),
+            name,
+            tokenizer,
+            template: folder.map_or_else(demo::template, ChatTemplate::load)?,
+            end_of_sequence: match folder {
+                Some(folder) => GenerationConfig::load(folder, model.config())?.eos_token_ids,
+                None => model.config().eos_token_ids.clone(),
+            },
             attention: options.attention(codebooks.is_some())?,
             codebooks,
             model,
         })
+    }
+}
+
+/// The demo model's codebooks, or others for it, if some are wanted.
+fn embedded_codebooks(model: &Llama, options: &ModelOptions) -> Result<Option<Codebooks>> {
+    match &options.codebooks {
+        _ if !options.wants_codebooks() => Ok(None),
+        Some(file) => Codebooks::open(file, model, options.codeword_dtype).map(Some),
+        None => demo::codebooks(model, options.codeword_dtype).map(Some),
     }
 }
 

@@ -1,7 +1,10 @@
 //! The command line: parse, call the library, print. Nothing is computed here.
 
+mod calibrate;
 mod chat;
+mod codebooks;
 mod generate;
+mod heat_map;
 mod info;
 mod interrupt;
 mod load;
@@ -9,6 +12,7 @@ mod options;
 mod output;
 mod progress;
 mod prompt;
+mod quality;
 
 use a2ats_model::{Error, Result};
 use clap::{Parser, Subcommand};
@@ -31,6 +35,9 @@ enum Command {
     Generate(generate::Generate),
     Chat(chat::Chat),
     Info(info::Info),
+    Calibrate(calibrate::Calibrate),
+    #[command(subcommand)]
+    Codebooks(codebooks::Codebooks),
 }
 
 /// Exit code of wrong arguments, as clap's own.
@@ -46,6 +53,8 @@ pub fn run() -> ExitCode {
         Command::Generate(command) => command.run(),
         Command::Chat(command) => command.run(),
         Command::Info(command) => command.run(),
+        Command::Calibrate(command) => command.run(),
+        Command::Codebooks(command) => command.run(),
     };
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

@@ -44,3 +44,12 @@ pub(super) fn human_bytes(bytes: f64) -> String {
     }
     if unit == 0 { format!("{scaled:.0} {}", units[unit]) } else { format!("{scaled:.1} {}", units[unit]) }
 }
+
+/// Seconds in the unit that reads best.
+pub(super) fn human_time(seconds: f64) -> String {
+    match seconds {
+        ..100.0 => format!("{seconds:.0} seconds"),
+        ..6000.0 => format!("{:.0} minutes", seconds / 60.0),
+        _ => format!("{:.1} hours", seconds / 3600.0),
+    }
+}

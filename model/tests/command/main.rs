@@ -1,5 +1,6 @@
 //! The `a2ats` command, run as its users run it.
 
 mod bad_input;
+mod calibrate;
 mod common;
 mod usage;

@@ -1,0 +1,98 @@
+//! What a calibration will take, before it is begun.
+
+use super::{LONGEST_DOCUMENT, Settings, keys, keys::Documents};
+use crate::{
+    cache::kv_bytes,
+    error::{Error, Result},
+    model::Llama,
+};
+use a2ats_kernel::{
+    Dtype,
+    clustering::{Candidates, Nearest},
+};
+use rayon::prelude::*;
+use serde::Serialize;
+use std::time::Instant;
+
+/// Passes over all pairs of points and centroids that a clustering takes, about: one and a half to choose the first
+/// centroids, and iterations over fewer and fewer that still move.
+const PASSES: f64 = 5.0;
+
+/// Tokens that weights are multiplied with for a measurement.
+const TOKENS: usize = 128;
+
+/// Time, disk and memory.
+#[derive(Debug, Clone, Serialize)]
+pub struct Estimate {
+    /// Tokens to be read.
+    pub tokens: usize,
+    /// Seconds for the text to go through the model, without attention.
+    pub reading_seconds: f64,
+    /// Seconds for k-means of all heads.
+    pub clustering_seconds: f64,
+    /// Bytes of the folder that is kept until the output is whole.
+    pub disk_bytes: u64,
+    /// Bytes of the output.
+    pub output_bytes: u64,
+    /// Bytes of memory, the mapped weights left out.
+    pub memory_bytes: u64,
+}
+
+/// Reckons what a calibration will take on the threads it is called on, by what a small part of the work takes.
+///
+/// # Errors
+/// As the kernels.
+pub fn estimate(model: &Llama, documents: &[Vec<u32>], settings: &Settings) -> Result<Estimate> {
+    let config = &model.config;
+    let (d, kv_heads) = (config.head_dim, config.num_key_value_heads);
+    let documents = Documents::new(documents);
+    let heads = settings.layers.len() * kv_heads;
+    let tokens = documents.tokens();
+    let codebook = (settings.codewords * d + d * d) * size_of::<f32>();
+    let kept = documents.kept();
+    let pairs = kept as f64 * settings.codewords as f64 * heads as f64;
+    let of_head = 3 * kept * d * size_of::<f32>();
+    let sums = 2 * heads * d * d * size_of::<f64>();
+    Ok(Estimate {
+        tokens,
+        reading_seconds: seconds_per_token(model)? * tokens as f64,
+        clustering_seconds: seconds_per_pair(model)? * pairs * PASSES,
+        disk_bytes: keys::bytes(heads, tokens, d) + (heads * codebook) as u64,
+        output_bytes: (heads * codebook) as u64,
+        memory_bytes: (kv_bytes(config, Dtype::Bf16, LONGEST_DOCUMENT.min(tokens)) as u64)
+            + (of_head + sums) as u64,
+    })
+}
+
+/// By layer 0's MLP: the other layers and the projections in proportion to their weights.
+fn seconds_per_token(model: &Llama) -> Result<f64> {
+    let config = &model.config;
+    let layer = &model.layers[0];
+    let x = vec![0.5; TOKENS * config.hidden_size];
+    let start = Instant::now();
+    layer.gate.apply(model, &x)?;
+    layer.up.apply(model, &x)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let measured = 2 * config.hidden_size * config.intermediate_size;
+    let heads = 2 * (config.num_attention_heads + config.num_key_value_heads) * config.head_dim;
+    let of_layer = config.hidden_size * (3 * config.intermediate_size + heads);
+    Ok(seconds / TOKENS as f64 * (of_layer * config.num_hidden_layers) as f64 / measured as f64)
+}
+
+/// By a few points and centroids on every thread.
+fn seconds_per_pair(model: &Llama) -> Result<f64> {
+    const POINTS: usize = 480;
+    const CENTROIDS: usize = 1024;
+    let d = model.config.head_dim;
+    let threads = rayon::current_num_threads();
+    let (points, centroids, half_norms) =
+        (vec![0.5; POINTS * d], vec![0.25; CENTROIDS * d], vec![0.0; CENTROIDS]);
+    let start = Instant::now();
+    (0..threads).into_par_iter().try_for_each(|_| {
+        let (mut scores, mut numbers) = (vec![f32::NEG_INFINITY; POINTS], vec![0; POINTS]);
+        let candidates = Candidates { centroids: &centroids, half_norms: &half_norms };
+        let mut best = Nearest { scores: &mut scores, numbers: &mut numbers };
+        model.kernels.nearest(&points, &candidates, &mut best).map_err(Error::from)
+    })?;
+    Ok(start.elapsed().as_secs_f64() / (threads * POINTS * CENTROIDS) as f64)
+}
