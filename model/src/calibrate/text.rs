@@ -107,13 +107,13 @@ impl<'a> Collector<'a> {
     }
 
     /// Adds a string of random UUIDs with commas between them, which has so many tokens (paper, section 4): what tells
-    /// names apart in it is nothing but the exact token.
+    /// names apart in it is nothing but the exact token. There is no room for other text afterwards.
     ///
     /// # Errors
     /// If it cannot be tokenized.
     pub fn add_uuids(&mut self, tokens: usize, seed: u64) -> Result<()> {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        self.left += tokens;
+        self.left = tokens;
         while self.left > 0 {
             // One has more than ten tokens in any vocabulary: this much is enough for a document, or nearly.
             let uuids = (self.left.min(self.longest) / 10).max(1);
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn uuids_fill_what_is_asked_for() {
-        let documents = collect(0, |collector| collector.add_uuids(20_000, 3).unwrap());
+        let documents = collect(5000, |collector| collector.add_uuids(20_000, 3).unwrap());
         assert_eq!(documents.iter().map(Vec::len).sum::<usize>(), 20_000);
         assert_eq!(documents, collect(0, |collector| collector.add_uuids(20_000, 3).unwrap()));
     }
