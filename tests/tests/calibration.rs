@@ -82,106 +82,114 @@ fn mha_d32_tied_is_as_well_clustered() {
     check_errors("mha-d32-tied", 96);
 }
 
-#[test]
-fn runs_that_were_broken_off_anywhere_end_with_the_same_bytes() {
-    let model = open("mha-d32-tied", available()[0]);
-    let documents = documents(9, 3, 300, model.config().vocab_size);
-    let settings = settings(32, 0..2);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("whole.safetensors");
-    whole(&model, &documents, &settings, &path);
-    let want = fs::read(&path).unwrap();
-    let clusterer = CpuClusterer { kernels: model.kernels() };
-    for every in [2, 3, 5, 17] {
-        let out = folder.path().join(format!("every-{every}.safetensors"));
-        let mut runs = 0;
-        loop {
-            // Each run gets a little further than what the one before it kept.
-            let (mut steps, mut kept) = (0, None);
-            let mut keep_on = |progress| {
-                let unit = match progress {
-                    Progress::Reading { tokens, .. } => tokens / 300,
-                    Progress::Clustering { heads, .. } => 1000 + heads,
+/// What does not depend on the instruction set.
+mod runs {
+    use super::*;
+
+    #[test]
+    fn runs_that_were_broken_off_anywhere_end_with_the_same_bytes() {
+        let model = open("mha-d32-tied", available()[0]);
+        let documents = documents(9, 3, 300, model.config().vocab_size);
+        let settings = settings(32, 0..2);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("whole.safetensors");
+        whole(&model, &documents, &settings, &path);
+        let want = fs::read(&path).unwrap();
+        let clusterer = CpuClusterer { kernels: model.kernels() };
+        for every in [2, 3, 5, 17] {
+            let out = folder.path().join(format!("every-{every}.safetensors"));
+            let mut runs = 0;
+            loop {
+                // Each run gets a little further than what the one before it kept.
+                let (mut steps, mut kept) = (0, None);
+                let mut keep_on = |progress| {
+                    let unit = match progress {
+                        Progress::Reading { tokens, .. } => tokens / 300,
+                        Progress::Clustering { heads, .. } => 1000 + heads,
+                    };
+                    if kept.replace(unit) != Some(unit) {
+                        steps += 1;
+                    }
+                    if steps > every { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                 };
-                if kept.replace(unit) != Some(unit) {
-                    steps += 1;
+                runs += 1;
+                if calibrate(&model, &documents, &settings, &clusterer, &out, &mut keep_on).unwrap().is_some()
+                {
+                    break;
                 }
-                if steps > every { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            };
-            runs += 1;
-            if calibrate(&model, &documents, &settings, &clusterer, &out, &mut keep_on).unwrap().is_some() {
-                break;
+                assert!(!out.exists(), "nothing appears before it is whole");
+                assert!(runs < 100, "it gets further each time");
             }
-            assert!(!out.exists(), "nothing appears before it is whole");
-            assert!(runs < 100, "it gets further each time");
+            println!("every {every}: {runs} runs");
+            assert_eq!(fs::read(&out).unwrap(), want, "every {every}");
         }
-        println!("every {every}: {runs} runs");
-        assert_eq!(fs::read(&out).unwrap(), want, "every {every}");
     }
-}
 
-#[test]
-fn the_same_bytes_on_any_number_of_threads() {
-    let model = open("gqa4-d64", available()[0]);
-    let documents = documents(2, 2, 700, model.config().vocab_size);
-    let folder = tempfile::tempdir().unwrap();
-    let made = [1, 3].map(|threads| {
-        let out = folder.path().join(format!("{threads}.safetensors"));
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| whole(&model, &documents, &settings(64, 0..2), &out));
-        fs::read(out).unwrap()
-    });
-    assert!(made[0] == made[1]);
-}
+    #[test]
+    fn the_same_bytes_on_any_number_of_threads() {
+        let model = open("gqa4-d64", available()[0]);
+        let documents = documents(2, 2, 700, model.config().vocab_size);
+        let folder = tempfile::tempdir().unwrap();
+        let made = [1, 3].map(|threads| {
+            let out = folder.path().join(format!("{threads}.safetensors"));
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| whole(&model, &documents, &settings(64, 0..2), &out));
+            fs::read(out).unwrap()
+        });
+        assert!(made[0] == made[1]);
+    }
 
-#[test]
-fn a_share_of_the_layers_is_the_same_as_in_the_whole() {
-    let model = open("mha-d32-tied", available()[0]);
-    let documents = documents(3, 2, 400, model.config().vocab_size);
-    let folder = tempfile::tempdir().unwrap();
-    let all = whole(&model, &documents, &settings(48, 0..2), &folder.path().join("all"));
-    let second = whole(&model, &documents, &settings(48, 1..2), &folder.path().join("second"));
-    assert_eq!(all.heads[4..], second.heads);
-    let error = Codebooks::open(&folder.path().join("second"), &model, Dtype::F32).unwrap_err().to_string();
-    assert!(error.contains("layers.0"), "{error}");
-}
+    #[test]
+    fn a_share_of_the_layers_is_the_same_as_in_the_whole() {
+        let model = open("mha-d32-tied", available()[0]);
+        let documents = documents(3, 2, 400, model.config().vocab_size);
+        let folder = tempfile::tempdir().unwrap();
+        let all = whole(&model, &documents, &settings(48, 0..2), &folder.path().join("all"));
+        let second = whole(&model, &documents, &settings(48, 1..2), &folder.path().join("second"));
+        assert_eq!(all.heads[4..], second.heads);
+        let error =
+            Codebooks::open(&folder.path().join("second"), &model, Dtype::F32).unwrap_err().to_string();
+        assert!(error.contains("layers.0"), "{error}");
+    }
 
-#[test]
-fn what_was_begun_otherwise_is_not_gone_on_with() {
-    let model = open("mha-d32-tied", available()[0]);
-    let text = documents(3, 2, 400, model.config().vocab_size);
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("books");
-    let clusterer = CpuClusterer { kernels: model.kernels() };
-    let run = |text: &[Vec<u32>], settings: &Settings, flow| {
-        calibrate(&model, text, settings, &clusterer, &out, &mut |_| flow)
-    };
-    assert!(run(&text, &settings(48, 0..2), ControlFlow::Break(())).unwrap().is_none());
-    let refused = |outcome: Result<Option<Report>, Error>, what: &str| {
-        let error = outcome.unwrap_err().to_string();
-        assert!(error.contains("plan.json") && error.contains(what), "{error}");
-    };
-    refused(run(&text, &settings(49, 0..2), ControlFlow::Continue(())), "other settings");
-    refused(run(&text[..1], &settings(48, 0..2), ControlFlow::Continue(())), "another text");
-    assert!(run(&text, &settings(48, 0..2), ControlFlow::Continue(())).unwrap().is_some());
-}
-
-#[test]
-fn what_cannot_be_calibrated_is_refused() {
-    let model = open("mha-d32-tied", available()[0]);
-    let text = documents(3, 1, 100, model.config().vocab_size);
-    let folder = tempfile::tempdir().unwrap();
-    let clusterer = CpuClusterer { kernels: model.kernels() };
-    let refused = |text: &[Vec<u32>], settings: &Settings, what: &str| {
+    #[test]
+    fn what_was_begun_otherwise_is_not_gone_on_with() {
+        let model = open("mha-d32-tied", available()[0]);
+        let text = documents(3, 2, 400, model.config().vocab_size);
+        let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("books");
-        let outcome = calibrate(&model, text, settings, &clusterer, &out, &mut |_| ControlFlow::Continue(()));
-        let error = outcome.unwrap_err().to_string();
-        assert!(error.contains(what), "{error}");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left of it");
-    };
-    refused(&text, &settings(91, 0..2), "90 tokens");
-    refused(&text, &settings(0, 0..2), "0 codewords");
-    refused(&text, &settings(8, 0..3), "0..3");
-    refused(&text, &settings(8, 1..1), "1..1");
-    refused(&[vec![1 << 20; 100]], &settings(8, 0..2), "vocabulary");
+        let clusterer = CpuClusterer { kernels: model.kernels() };
+        let run = |text: &[Vec<u32>], settings: &Settings, flow| {
+            calibrate(&model, text, settings, &clusterer, &out, &mut |_| flow)
+        };
+        assert!(run(&text, &settings(48, 0..2), ControlFlow::Break(())).unwrap().is_none());
+        let refused = |outcome: Result<Option<Report>, Error>, what: &str| {
+            let error = outcome.unwrap_err().to_string();
+            assert!(error.contains("plan.json") && error.contains(what), "{error}");
+        };
+        refused(run(&text, &settings(49, 0..2), ControlFlow::Continue(())), "other settings");
+        refused(run(&text[..1], &settings(48, 0..2), ControlFlow::Continue(())), "another text");
+        assert!(run(&text, &settings(48, 0..2), ControlFlow::Continue(())).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_calibrated_is_refused() {
+        let model = open("mha-d32-tied", available()[0]);
+        let text = documents(3, 1, 100, model.config().vocab_size);
+        let folder = tempfile::tempdir().unwrap();
+        let clusterer = CpuClusterer { kernels: model.kernels() };
+        let refused = |text: &[Vec<u32>], settings: &Settings, what: &str| {
+            let out = folder.path().join("books");
+            let outcome =
+                calibrate(&model, text, settings, &clusterer, &out, &mut |_| ControlFlow::Continue(()));
+            let error = outcome.unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left of it");
+        };
+        refused(&text, &settings(91, 0..2), "90 tokens");
+        refused(&text, &settings(0, 0..2), "0 codewords");
+        refused(&text, &settings(8, 0..3), "0..3");
+        refused(&text, &settings(8, 1..1), "1..1");
+        refused(&[vec![1 << 20; 100]], &settings(8, 0..2), "vocabulary");
+    }
 }
