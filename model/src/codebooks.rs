@@ -27,6 +27,9 @@
 //! `[kv_heads, head_dim, head_dim]`, all f32; `relative_position` in the metadata or 2048. It says nothing about the
 //! model but its shape.
 
+pub mod import;
+mod pickle;
+mod pytorch;
 pub mod write;
 
 use crate::{

@@ -21,7 +21,7 @@ pub mod estimate;
 mod head;
 mod keys;
 pub mod merge;
-mod moments;
+pub(crate) mod moments;
 pub mod quality;
 mod reading;
 mod recorder;

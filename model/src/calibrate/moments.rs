@@ -34,7 +34,7 @@ pub(super) fn factor(moment: &[f64], d: usize) -> Option<Vec<f64>> {
 }
 
 /// x with x·L = c, for each row c of `[n, d]`.
-pub(super) fn solve_rows(factor: &[f64], d: usize, rows: &[f32]) -> Vec<f32> {
+pub(crate) fn solve_rows(factor: &[f64], d: usize, rows: &[f32]) -> Vec<f32> {
     let mut solved = Vec::with_capacity(rows.len());
     let mut x = vec![0.0_f64; d];
     for row in rows.chunks_exact(d) {

@@ -140,3 +140,79 @@ fn what_cannot_be_calibrated_is_refused_in_one_line() {
     );
     assert!(unwritable.code == Some(0) || unwritable.stderr.contains("missing"), "{}", unwritable.stderr);
 }
+
+/// The published code's pair of files: eight codewords of each head of a golden case's, as `torch.save` wrote them.
+fn pair() -> [String; 2] {
+    ["codebooks", "cholesky_factors"]
+        .map(|name| format!("{}/tests/data/mha-{name}.pt", env!("CARGO_MANIFEST_DIR")))
+}
+
+/// The numbers of a tensor of a file.
+fn numbers(path: &Path, name: &str) -> Vec<f32> {
+    let bytes = fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    file.tensor(name).unwrap().data().as_chunks().0.iter().map(|&word| f32::from_le_bytes(word)).collect()
+}
+
+#[test]
+fn codebooks_of_the_published_code_are_brought_in() {
+    let model = ModelFolder::new("mha-d32-tied");
+    let (of_pair, of_reference) = (model.file("of-pair"), model.file("of-reference"));
+    let [codebooks, factors] = pair();
+    let import = |files: &[&str], out: &Path| {
+        a2ats(
+            &[&["codebooks", "import"], files, &["--model", model.path(), "--out", out.to_str().unwrap()]]
+                .concat(),
+        )
+    };
+    done(&import(&[&factors, &codebooks], &of_pair));
+    let reference = model.file("codebooks_reference.safetensors");
+    done(&import(&[reference.to_str().unwrap()], &of_reference));
+    for layer in ["layers.0", "layers.1"] {
+        let (some, all) = (
+            numbers(&of_pair, &format!("{layer}.codewords")),
+            numbers(&of_reference, &format!("{layer}.codewords")),
+        );
+        let largest = all.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+        for (some, all) in some.chunks_exact(8 * 32).zip(all.chunks_exact(96 * 32)) {
+            assert!(some.iter().zip(all).all(|(a, b)| (a - b).abs() <= 1e-4 * largest));
+        }
+        let name = format!("{layer}.cholesky");
+        assert_eq!(numbers(&of_pair, &name), numbers(&of_reference, &name));
+    }
+    let before = model.generate(&["--json"]);
+    let after = model.generate(&["--json", "--codebooks", of_reference.to_str().unwrap()]);
+    let text = |ran: &Ran| serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap()["text"].clone();
+    assert_eq!(text(&before), text(&after));
+    done(&model.generate(&["--codebooks", of_pair.to_str().unwrap()]));
+}
+
+#[test]
+fn what_cannot_be_brought_in_is_refused_in_one_line() {
+    let model = ModelFolder::new("mha-d32-tied");
+    let [codebooks, factors] = pair();
+    let out = model.file("out");
+    let import = |folder: &str, files: &[&str]| {
+        a2ats(
+            &[&["codebooks", "import"], files, &["--model", folder, "--out", out.to_str().unwrap()]].concat(),
+        )
+    };
+    import(model.path(), &[&codebooks]).refused(2, &["cholesky_factors.pt"]);
+    import(model.path(), &[&codebooks, &codebooks]).refused(2, &["cholesky_factors.pt"]);
+    let other = ModelFolder::new("gqa4-d64");
+    import(other.path(), &[&codebooks, &factors])
+        .refused(1, &["mha-codebooks.pt", "[4, 8, 32]", "[2, codewords, 64]"]);
+    let whole = fs::read(&codebooks).unwrap();
+    let damaged = model.file("damaged-codebooks.pt");
+    for (bytes, word) in [
+        (&whole[..whole.len() / 2], "archive"),
+        (&b"PK no archive at all"[..], "archive"),
+        (&b""[..], "archive"),
+        (&[&whole[..200], &[b'!'; 40][..], &whole[240..]].concat(), "damaged-codebooks.pt"),
+    ] {
+        fs::write(&damaged, bytes).unwrap();
+        import(model.path(), &[damaged.to_str().unwrap(), &factors])
+            .refused(1, &["damaged-codebooks.pt", word]);
+    }
+    assert!(!out.exists());
+}
