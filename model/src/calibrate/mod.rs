@@ -22,6 +22,8 @@ mod head;
 mod keys;
 pub mod merge;
 pub(crate) mod moments;
+#[cfg(feature = "parquet")]
+mod parquet;
 pub mod quality;
 mod reading;
 mod recorder;

@@ -58,8 +58,8 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// Adds the documents of a file until there are enough: of `.jsonl` the field `text` of each line, of any other file
-    /// its whole text.
+    /// Adds the documents of a file until there are enough: of `.jsonl` the field `text` of each line, of `.parquet` (with the
+    /// feature of that name) the column `text` of each row, of any other file its whole text.
     ///
     /// # Errors
     /// If it cannot be read, or is not what its name says.
@@ -67,9 +67,17 @@ impl<'a> Collector<'a> {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         match extension.to_ascii_lowercase().as_str() {
             "jsonl" => self.add_lines(path),
-            "parquet" => {
-                Err(Error::file(path, "Parquet is not read", "convert it to .jsonl with a field \"text\""))
-            }
+            #[cfg(feature = "parquet")]
+            "parquet" => super::parquet::for_each_text(path, |text| {
+                self.add(text)?;
+                Ok(!self.is_full())
+            }),
+            #[cfg(not(feature = "parquet"))]
+            "parquet" => Err(Error::file(
+                path,
+                "this program was built without Parquet",
+                "build it with --features parquet, or convert the file to .jsonl with a field \"text\"",
+            )),
             _ => {
                 let bytes = std::fs::read(path).map_err(Error::io(path))?;
                 let text = String::from_utf8(bytes).map_err(|error| {
@@ -148,7 +156,7 @@ mod tests {
     use crate::demo;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
-    use std::fs;
+    use std::{fs, path::Path};
 
     fn collect(tokens: usize, fill: impl FnOnce(&mut Collector<'_>)) -> Vec<Vec<u32>> {
         let model = demo::model(a2ats_kernel::available()[0]).unwrap();
@@ -197,6 +205,41 @@ mod tests {
         collect(100, |collector| {
             let error = collector.add_file(&path).unwrap_err().to_string();
             assert!(error.contains("lines.jsonl: line 2"), "{error}");
+        });
+    }
+
+    #[cfg(feature = "parquet")]
+    #[test]
+    fn rows_of_parquet_are_documents() {
+        let data = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+        for name in ["lines.parquet", "lines-zstd.parquet"] {
+            let documents = collect(1000, |collector| collector.add_file(&data(name)).unwrap());
+            let want = collect(1000, |collector| {
+                let falcon = "The falcon keeps marble. ".repeat(3);
+                for text in [&falcon, "The otter owns tea.", "Über den Wolken."] {
+                    collector.add(text).unwrap();
+                }
+            });
+            assert_eq!(documents, want, "{name}");
+            assert_eq!(collect(5, |collector| collector.add_file(&data(name)).unwrap()).len(), 1);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let broken = folder.path().join("broken.parquet");
+        let whole = fs::read(data("lines.parquet")).unwrap();
+        fs::write(&broken, &whole[..whole.len() / 2]).unwrap();
+        collect(100, |collector| {
+            let mut refused = |path: &Path| collector.add_file(path).unwrap_err().to_string();
+            assert!(refused(&data("other.parquet")).contains("no column \"text\""));
+            assert!(refused(&broken).contains("broken.parquet"));
+        });
+    }
+
+    #[cfg(not(feature = "parquet"))]
+    #[test]
+    fn parquet_is_refused_with_what_to_do() {
+        collect(100, |collector| {
+            let error = collector.add_file(Path::new("rows.parquet")).unwrap_err().to_string();
+            assert!(error.contains("--features parquet"), "{error}");
         });
     }
 

@@ -42,7 +42,8 @@ pub(super) struct Calibrate {
     #[arg(long, short, value_name = "DIR")]
     model: Option<PathBuf>,
 
-    /// Text: .jsonl files with a field "text" in each line, any other files as plain text. The demo model needs none.
+    /// Text: .jsonl files with a field "text" in each line, .parquet files with such a column (if built with that
+    /// feature), any other files as plain text. The demo model needs none.
     #[arg(long, short, value_name = "FILE", num_args = 1..)]
     text: Vec<PathBuf>,
 
