@@ -25,7 +25,7 @@ use std::{
 /// layer and kv head in the metric of the queries. A tenth of the tokens is kept apart
 /// and tells how good the codebooks are. Ctrl-C loses no more than the document or the
 /// head being worked on: the same command goes on from there. --dry-run says how long
-/// it will take here; an 8B model takes a night on a few cores.
+/// it will take here.
 ///
 /// The text should be of the kind that the model was trained on: some 64K tokens of
 /// ordinary documents, like the paper's FineWeb-Edu. Random UUIDs are added, which make
