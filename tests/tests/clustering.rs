@@ -149,6 +149,20 @@ proptest! {
     }
 
     #[test]
+    fn points_of_any_size_are_clustered(
+        (count, dim, clusters) in (1_usize..=100, 1_usize..=40, 1_usize..=30),
+        (seed, magnitude) in (any::<u64>(), proptest::sample::select(vec![1e15_f32, 1e8, 1e-20, 1e-38, 0.0])),
+    ) {
+        let points = Noise::new(seed).vector(count * dim, magnitude);
+        let view = Points::new(&points, dim, None).unwrap();
+        on_every_backend(|kernels| {
+            let (found, _) = cluster(kernels, &view, &settings(clusters, seed));
+            assert!(found.centroids.iter().all(|x| x.abs() <= 1.001 * magnitude), "{}", kernels.name());
+            assert!(found.objective.is_finite(), "{}", kernels.name());
+        });
+    }
+
+    #[test]
     fn equal_weights_are_as_none(
         (count, dim, clusters, seed) in (1_usize..=200, 1_usize..=20, 1_usize..=30, any::<u64>()),
     ) {
@@ -243,6 +257,7 @@ fn what_cannot_be_clustered_is_refused() {
     let refused = |points: &[f32], weights: Option<&[f32]>| Points::new(points, 2, weights).unwrap_err();
     assert!(matches!(refused(&[0.0, f32::NAN], None), Error::Unsupported { .. }));
     assert!(matches!(refused(&[0.0, f32::INFINITY], None), Error::Unsupported { .. }));
+    assert!(matches!(refused(&[0.0, -1.1e15], None), Error::Unsupported { .. }));
     assert!(matches!(refused(&[], None), Error::Unsupported { .. }));
     assert!(matches!(refused(&[0.0; 3], None), Error::Length { .. }));
     assert!(matches!(refused(&[0.0; 4], Some(&[1.0])), Error::Length { .. }));

@@ -6,7 +6,7 @@
 //!
 //! | what | shape | dtype |
 //! |---|---|---|
-//! | points, finite | `[n, dim]` | f32 |
+//! | points, up to 1e15 | `[n, dim]` | f32 |
 //! | weights, above 0; all 1 without them | `[n]` | f32 |
 //! | centroids | `[clusters, dim]` | f32 |
 //! | labels: the number of each point's nearest centroid | `[n]` | u32 |

@@ -2,6 +2,9 @@
 
 use crate::error::{Error, Result, expect_len};
 
+/// Largest coordinate: the square of a distance is a finite f32 up to a dimension of 65536 and more.
+const LARGEST: f32 = 1e15;
+
 /// Points to cluster, borrowed.
 #[derive(Debug, Clone, Copy)]
 pub struct Points<'a> {
@@ -14,7 +17,8 @@ impl<'a> Points<'a> {
     /// Sees `coordinates` as `[n, dim]`; `weights` is `[n]`.
     ///
     /// # Errors
-    /// If there is no point, the slices do not fit together, or a number is not finite, or a weight is not above 0.
+    /// If there is no point, the slices do not fit together, a coordinate is not finite or above 1e15, or a weight is not finite
+    /// and above 0.
     pub fn new(coordinates: &'a [f32], dim: usize, weights: Option<&'a [f32]>) -> Result<Self> {
         let count = coordinates.len().checked_div(dim).unwrap_or(0);
         let refuse = |what, got: String, supported| Err(Error::Unsupported { what, got, supported });
@@ -22,9 +26,9 @@ impl<'a> Points<'a> {
             return refuse("the number of points", count.to_string(), "1 to 2^32 − 1");
         }
         expect_len("points", coordinates.len(), count * dim)?;
-        if let Some(at) = coordinates.iter().position(|x| !x.is_finite()) {
+        if let Some(at) = coordinates.iter().position(|x| x.is_nan() || x.abs() > LARGEST) {
             let got = format!("{} in point {}", coordinates[at], at / dim);
-            return refuse("a coordinate", got, "finite numbers");
+            return refuse("a coordinate", got, "numbers up to 1e15");
         }
         if let Some(weights) = weights {
             expect_len("weights", weights.len(), count)?;
