@@ -69,9 +69,13 @@ pub struct Codebooks {
 /// What tells one model's weights from another's of the same shape: 64-bit FNV-1a over the first 64 KiB of layer 0's
 /// key projection as stored, in hexadecimal.
 pub fn fingerprint(model: &Llama) -> String {
-    let bytes = model.key_projection_bytes(64 << 10);
-    let step = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    format!("{:016x}", bytes.iter().fold(0xcbf2_9ce4_8422_2325, step))
+    fnv_1a(model.key_projection_bytes(64 << 10).iter().copied())
+}
+
+/// 64-bit FNV-1a in hexadecimal.
+pub(crate) fn fnv_1a(bytes: impl Iterator<Item = u8>) -> String {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    format!("{:016x}", bytes.fold(0xcbf2_9ce4_8422_2325, step))
 }
 
 impl Codebooks {

@@ -200,7 +200,7 @@ impl Pass<'_> {
     fn append(&self, layer: usize, number: usize, head: &mut HeadCache, input: &mut HeadInput) -> Result<()> {
         let codes = match &head.index {
             None => Vec::new(),
-            Some(_) => self.encode(self.book(layer, number)?, &input.keys)?,
+            Some(_) => encode(self.kernels(), self.book(layer, number)?, &input.keys)?,
         };
         self.rotate(&mut input.keys)?;
         head.rows.append(&input.keys, &input.values)?;
@@ -208,15 +208,6 @@ impl Pass<'_> {
             index.append(&codes);
         }
         Ok(())
-    }
-
-    /// The codes of one head's keys, spread over threads: a long prompt on few kv heads still uses all cores.
-    fn encode(&self, book: &Codebook, keys: &[f32]) -> Result<Vec<u16>> {
-        let d = self.model.config.head_dim;
-        let mut codes = vec![0; keys.len() / d];
-        let parts = codes.par_chunks_mut(PIECE).zip(keys.par_chunks(PIECE * d));
-        parts.try_for_each(|(codes, keys)| self.kernels().encode(book, keys, codes))?;
-        Ok(codes)
     }
 
     /// Decode: one token. Rows are chosen per kv head, attended in chunks of fixed size, merged in their order: the
@@ -329,6 +320,15 @@ impl Pass<'_> {
         }
         all
     }
+}
+
+/// The codes of one head's keys, spread over threads: a long prompt on few kv heads still uses all cores.
+pub(crate) fn encode(kernels: &dyn Kernels, book: &Codebook, keys: &[f32]) -> Result<Vec<u16>> {
+    let d = book.head_dim();
+    let mut codes = vec![0; keys.len() / d];
+    let parts = codes.par_chunks_mut(PIECE).zip(keys.par_chunks(PIECE * d));
+    parts.try_for_each(|(codes, keys)| kernels.encode(book, keys, codes))?;
+    Ok(codes)
 }
 
 /// Appends what belongs to one of `heads` heads, `width` numbers of every token.

@@ -64,7 +64,7 @@ impl Linear {
 }
 
 /// `[rows, n]` to `[n, rows]`, in blocks of a few cache lines.
-fn transpose(x: &[f32], rows: usize, n: usize) -> Vec<f32> {
+pub(crate) fn transpose(x: &[f32], rows: usize, n: usize) -> Vec<f32> {
     const BLOCK: usize = 16;
     let mut out = vec![0.0; x.len()];
     out.par_chunks_mut(BLOCK * rows).enumerate().for_each(|(block, out)| {

@@ -80,10 +80,11 @@ impl<'a> Matrix<'a> {
 /// once, so that longer ones do better (1.1 times with 256 rows instead of 64 on Granite Rapids, more gains
 /// nothing), as long as every thread has a few of them.
 pub fn rows_per_task(rows: usize, inputs: usize, threads: usize) -> usize {
+    const FEW_INPUTS: usize = 64;
     const SHORT: usize = 64;
     const LONG: usize = 256;
     const TASKS_PER_THREAD: usize = 4;
-    if inputs <= SHORT {
+    if inputs <= FEW_INPUTS {
         return SHORT;
     }
     let even = rows / (TASKS_PER_THREAD * threads.max(1));

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     codebooks::write::{Tensor, write},
     error::{Error, Result},
+    linear::transpose,
     model::Llama,
 };
 use a2ats_kernel::{
@@ -70,7 +71,7 @@ impl Head<'_> {
 
     /// Among the heads of the layers asked for.
     fn number(&self) -> usize {
-        (self.layer - self.settings.layers.start) * self.model.config.num_key_value_heads + self.kv_head
+        self.settings.number_of(self.model.config.num_key_value_heads, self.layer, self.kv_head)
     }
 
     /// The same for a head whichever layers are asked for.
@@ -121,7 +122,7 @@ impl Head<'_> {
 
 /// k·L for each row k of `[n, d]`.
 fn to_factor_space(kernels: &dyn Kernels, keys: &[f32], factor: &[f32], d: usize) -> Result<Vec<f32>> {
-    let columns: Vec<f32> = (0..d * d).map(|at| factor[at % d * d + at / d]).collect();
+    let columns = transpose(factor, d, d);
     let mut images = vec![0.0; keys.len()];
     let pieces = images.par_chunks_mut(PIECE * d).zip(keys.par_chunks(PIECE * d));
     pieces.try_for_each(|(images, keys)| {
@@ -129,11 +130,7 @@ fn to_factor_space(kernels: &dyn Kernels, keys: &[f32], factor: &[f32], d: usize
         let inputs = kernels.prepare(keys, d, Dtype::F32, Precision::Full)?;
         let mut products = vec![0.0; keys.len()];
         kernels.product(Matrix::new(Elements::F32(&columns), d, d)?, &inputs, &mut products)?;
-        for (token, image) in images.chunks_exact_mut(d).enumerate() {
-            for (x, products) in image.iter_mut().zip(products.chunks_exact(count)) {
-                *x = products[token];
-            }
-        }
+        images.copy_from_slice(&transpose(&products, d, count));
         Ok::<_, Error>(())
     })?;
     Ok(images)

@@ -63,6 +63,13 @@ pub struct Settings {
     pub layers: Range<usize>,
 }
 
+impl Settings {
+    /// The number of a kv head among those of the layers asked for.
+    fn number_of(&self, kv_heads: usize, layer: usize, kv_head: usize) -> usize {
+        (layer - self.layers.start) * kv_heads + kv_head
+    }
+}
+
 /// How far a calibration is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Progress {

@@ -4,7 +4,7 @@
 //! ones q·k and those of the keys' codewords q·k̂. All keys that were kept apart count as one context. What the fixed
 //! position itself costs is not part of it.
 
-use crate::error::Result;
+use crate::{error::Result, layer::encode};
 use a2ats_kernel::{
     Codebook, Dtype, Elements, Kernels,
     linear::{Matrix, Precision, rows_per_task},
@@ -49,9 +49,7 @@ pub(super) fn measure(
     if held_out.keys.is_empty() || held_out.queries.is_empty() {
         return Ok(Quality { score_error: None, recall_1: None, recall_3: None, cluster_sizes });
     }
-    let mut codes = vec![0_u16; held_out.keys.len() / d];
-    let pieces = codes.par_chunks_mut(PIECE).zip(held_out.keys.par_chunks(PIECE * d));
-    pieces.try_for_each(|(codes, keys)| kernels.encode(book, keys, codes))?;
+    let codes = encode(kernels, book, &held_out.keys)?;
     let truth = scores(kernels, held_out.queries, &held_out.keys, d)?;
     let by_code = scores(kernels, held_out.queries, codewords, d)?;
     let of_query = truth.par_chunks(codes.len()).zip(by_code.par_chunks(book.codes()));
@@ -70,9 +68,6 @@ pub(super) fn measure(
         cluster_sizes,
     })
 }
-
-/// Keys that are encoded together.
-const PIECE: usize = 128;
 
 /// Scores of `queries` with `rows`, both `[n, d]`: `[queries, rows]`.
 fn scores(kernels: &dyn Kernels, queries: &[f32], rows: &[f32], d: usize) -> Result<Vec<f32>> {

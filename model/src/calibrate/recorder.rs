@@ -8,6 +8,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     layer::Observer,
+    linear::transpose,
     model::Llama,
 };
 use a2ats_kernel::{
@@ -66,12 +67,7 @@ impl Recorder<'_> {
         if count == 0 {
             return Ok(());
         }
-        let mut columns = vec![0.0; queries.len()];
-        for (q, query) in queries.chunks_exact(d).enumerate() {
-            for (i, &x) in query.iter().enumerate() {
-                columns[i * count + q] = x;
-            }
-        }
+        let columns = transpose(queries, count, d);
         let kernels = self.model.kernels;
         let inputs = kernels.prepare(&columns, count, Dtype::F32, Precision::Full)?;
         let mut products = vec![0.0; d * d];
@@ -104,7 +100,7 @@ impl Observer for Recorder<'_> {
             )));
         }
         let config = &self.model.config;
-        let number = (layer - self.settings.layers.start) * config.num_key_value_heads + kv_head;
+        let number = self.settings.number_of(config.num_key_value_heads, layer, kv_head);
         let mut head = lock(&self.heads[number]);
         let (from, count) = (head.seen, keys.len() / config.head_dim);
         head.seen += count;

@@ -2,7 +2,7 @@
 
 use super::{Settings, keys::Keys};
 use crate::{
-    codebooks::{fingerprint, write::whole},
+    codebooks::{fingerprint, fnv_1a, write::whole},
     error::{Error, Result},
     model::Llama,
     weights::{MatrixHandle, Tensors},
@@ -10,7 +10,7 @@ use crate::{
 use a2ats_kernel::Elements;
 use serde::{Deserialize, Serialize};
 use std::{
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
@@ -49,7 +49,10 @@ impl Work {
         settings: &Settings,
     ) -> Result<Self> {
         let folder = work_folder(out);
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        match std::fs::create_dir(&folder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(Error::io(&folder)(error)),
+            _ => {}
+        }
         let tokens = documents.iter().map(Vec::len).sum();
         let plan = Plan {
             model_fingerprint: fingerprint(model),
@@ -104,7 +107,7 @@ fn keep_plan(folder: &Path, plan: &Plan) -> Result<()> {
                 "repeat the command as it was begun, or remove the folder to begin anew",
             ))
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
             let text = serde_json::to_vec_pretty(plan).map_err(|error| Error::io(&path)(error.into()))?;
             whole(&path, |file| file.write_all(&text))
         }
@@ -127,8 +130,7 @@ fn difference(found: &Plan, plan: &Plan) -> &'static str {
 fn text_fingerprint(documents: &[Vec<u32>]) -> String {
     let lengths = documents.iter().map(|document| document.len() as u64);
     let words = lengths.chain(documents.iter().flatten().map(|&id| u64::from(id)));
-    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    format!("{:016x}", words.flat_map(u64::to_le_bytes).fold(0xcbf2_9ce4_8422_2325, step))
+    fnv_1a(words.flat_map(u64::to_le_bytes))
 }
 
 /// A finished head's file.

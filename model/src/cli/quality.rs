@@ -5,11 +5,12 @@ use super::{
     output::{print, print_json},
 };
 use a2ats_model::{
-    Error, Result,
+    Result,
     calibrate::{HeadReport, Report},
+    codebooks::write::whole,
 };
 use clap::Args;
-use std::{fmt::Write, path::PathBuf};
+use std::{fmt::Write as _, io::Write as _, path::PathBuf};
 
 /// How to show it.
 #[derive(Args)]
@@ -26,7 +27,7 @@ pub(super) struct Show {
 impl Show {
     pub(super) fn show(&self, report: &Report) -> Result<()> {
         if let Some(path) = &self.heat_map {
-            std::fs::write(path, heat_map(report)).map_err(Error::io(path))?;
+            whole(path, |file| file.write_all(heat_map(report).as_bytes()))?;
         }
         if self.json { print_json(report) } else { print(&table(report)) }
     }

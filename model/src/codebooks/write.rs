@@ -62,10 +62,7 @@ pub fn write(path: &Path, metadata: &BTreeMap<String, String>, tensors: &[Tensor
 ///
 /// # Errors
 /// If it cannot be written.
-pub(crate) fn whole(
-    path: &Path,
-    fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
-) -> Result<()> {
+pub fn whole(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".part");
     let part = path.with_file_name(name);
