@@ -50,6 +50,14 @@ pub enum Error {
         /// What the operating system said.
         reason: String,
     },
+    /// A device other than the CPU failed, or has too little memory.
+    #[error("{device}: {reason}")]
+    Device {
+        /// Its name.
+        device: String,
+        /// What it, or its driver, said, and what helps.
+        reason: String,
+    },
 }
 
 /// The result of every kernel.

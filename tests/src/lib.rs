@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backends;
+pub mod clustering;
 #[cfg(feature = "codegen")]
 pub mod codegen;
 #[cfg(feature = "model")]

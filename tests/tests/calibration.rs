@@ -1,6 +1,9 @@
 //! Calibration against the figures of the published method, and what interrupted runs leave.
 
-use a2ats_kernel::{Dtype, Kernels, available, clustering::CpuClusterer};
+use a2ats_kernel::{
+    Dtype, Kernels, available,
+    clustering::{self, Clusterer, Clustering, CpuClusterer, Points},
+};
 use a2ats_model::{
     Codebooks, Error, Llama,
     calibrate::{Progress, Report, Settings, calibrate},
@@ -123,6 +126,61 @@ mod runs {
             println!("every {every}: {runs} runs");
             assert_eq!(fs::read(&out).unwrap(), want, "every {every}");
         }
+    }
+
+    /// A clusterer that wants several heads at a time.
+    struct Several(CpuClusterer);
+
+    impl Clusterer for Several {
+        fn cluster(
+            &self,
+            points: &Points<'_>,
+            settings: &clustering::Settings,
+            keep_on: &mut dyn FnMut(clustering::Progress) -> ControlFlow<()>,
+        ) -> a2ats_kernel::Result<Option<Clustering>> {
+            self.0.cluster(points, settings, keep_on)
+        }
+
+        fn at_a_time(&self) -> usize {
+            3
+        }
+
+        fn seconds_per_pair(&self, dim: usize) -> a2ats_kernel::Result<f64> {
+            self.0.seconds_per_pair(dim)
+        }
+    }
+
+    #[test]
+    fn several_heads_at_a_time_make_the_same_bytes() {
+        let model = open("mha-d32-tied", available()[0]);
+        let documents = documents(9, 3, 300, model.config().vocab_size);
+        let settings = settings(32, 0..2);
+        let folder = tempfile::tempdir().unwrap();
+        let [one, several] = ["one", "several"].map(|name| folder.path().join(name));
+        whole(&model, &documents, &settings, &one);
+        let clusterer = Several(CpuClusterer { kernels: model.kernels() });
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
+        let mut most = 0;
+        let mut runs = 0;
+        loop {
+            // Broken off in the middle at first.
+            let mut keep_on = |progress| {
+                if let Progress::Clustering { heads, of, .. } = progress {
+                    assert!(heads < of && heads >= most, "{heads} of {of}, after {most}");
+                    most = heads;
+                }
+                if runs == 0 && most == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            let run = || calibrate(&model, &documents, &settings, &clusterer, &several, &mut keep_on);
+            let done = pool.install(run).unwrap().is_some();
+            runs += 1;
+            most = 0;
+            if done {
+                break;
+            }
+        }
+        assert_eq!(runs, 2);
+        assert_eq!(fs::read(one).unwrap(), fs::read(several).unwrap());
     }
 
     #[test]

@@ -1,57 +1,17 @@
 //! k-means against the reference.
 
 use a2ats_kernel::{
-    Error, Kernels, available,
-    clustering::{Candidates, Clusterer, Clustering, CpuClusterer, Nearest, Points, Progress, Settings},
+    Error, available,
+    clustering::{Candidates, Clusterer, CpuClusterer, Nearest, Points, Settings},
 };
 use a2ats_tests::{
     backends::on_every_backend,
+    clustering::{check_at_rest, clouds, cluster, settings},
     inputs::{Guarded, Noise, ROUNDING, config, lengths, offsets, row_counts},
-    reference::{
-        clustering::{assign, k_means},
-        to_f64,
-    },
+    reference::{clustering::k_means, to_f64},
 };
 use proptest::prelude::*;
 use std::ops::ControlFlow;
-
-/// Clusters and keeps the objectives on the way.
-fn cluster(
-    kernels: &'static dyn Kernels,
-    points: &Points<'_>,
-    settings: &Settings,
-) -> (Clustering, Vec<f64>) {
-    let mut objectives = Vec::new();
-    let found = CpuClusterer { kernels }.cluster(points, settings, &mut |progress| {
-        if let Progress::Iteration { objective, .. } = progress {
-            objectives.push(objective);
-        }
-        ControlFlow::Continue(())
-    });
-    (found.unwrap().expect("nothing broke it off"), objectives)
-}
-
-fn settings(clusters: usize, seed: u64) -> Settings {
-    Settings { clusters, seed, ..Settings::default() }
-}
-
-/// Points around some places, some of them the same.
-fn clouds(noise: &mut Noise, count: usize, dim: usize) -> Vec<f32> {
-    let places = 1 + noise.below(12);
-    let places = noise.vector(places * dim, 8.0);
-    let mut points: Vec<f32> = Vec::with_capacity(count * dim);
-    for number in 0..count {
-        if number > 0 && noise.below(10) == 0 {
-            let again = noise.below(number);
-            points.extend_from_within(again * dim..(again + 1) * dim);
-        } else {
-            let place = noise.below(places.len() / dim);
-            let around = noise.vector(dim, 1.0);
-            points.extend(places[place * dim..].iter().zip(around).map(|(a, b)| a + b));
-        }
-    }
-    points
-}
 
 fn half_norms(centroids: &[f32], dim: usize) -> Vec<f32> {
     let half_norm = |c: &[f32]| c.iter().map(|x| x * x).sum::<f32>() / 2.0;
@@ -123,7 +83,7 @@ proptest! {
         let weights: Vec<f32> = (0..count).map(|_| if weighted { (1 + noise.below(9)) as f32 } else { 1.0 }).collect();
         let view = Points::new(&points, dim, weighted.then_some(&weights[..])).unwrap();
         on_every_backend(|kernels| {
-            let (found, objectives) = cluster(kernels, &view, &settings(clusters, seed));
+            let (found, objectives) = cluster(&CpuClusterer { kernels }, &view, &settings(clusters, seed));
             check_at_rest(kernels.name(), &points, &weights, &found, clusters);
             let slack = |objective: f64| objective * (1.0 + 1e-5) + 1e-5;
             assert!(objectives.windows(2).all(|two| two[1] <= slack(two[0])), "{}: {objectives:?}", kernels.name());
@@ -139,7 +99,7 @@ proptest! {
         let points = noise.whole_numbers(distinct * dim, 50).repeat(copies);
         let view = Points::new(&points, dim, None).unwrap();
         on_every_backend(|kernels| {
-            let (found, _) = cluster(kernels, &view, &settings(clusters, seed));
+            let (found, _) = cluster(&CpuClusterer { kernels }, &view, &settings(clusters, seed));
             assert!(found.objective < 1e-6, "{}: {}", kernels.name(), found.objective);
             for centroid in found.centroids.chunks_exact(dim) {
                 let is_point = |point: &[f32]| point.iter().zip(centroid).all(|(a, b)| (a - b).abs() < 1e-4);
@@ -156,7 +116,7 @@ proptest! {
         let points = Noise::new(seed).vector(count * dim, magnitude);
         let view = Points::new(&points, dim, None).unwrap();
         on_every_backend(|kernels| {
-            let (found, _) = cluster(kernels, &view, &settings(clusters, seed));
+            let (found, _) = cluster(&CpuClusterer { kernels }, &view, &settings(clusters, seed));
             assert!(found.centroids.iter().all(|x| x.abs() <= 1.001 * magnitude), "{}", kernels.name());
             assert!(found.objective.is_finite(), "{}", kernels.name());
         });
@@ -169,8 +129,8 @@ proptest! {
         let points = clouds(&mut Noise::new(seed), count, dim);
         let weights = vec![4.0; count];
         let kernels = available()[0];
-        let (plain, _) = cluster(kernels, &Points::new(&points, dim, None).unwrap(), &settings(clusters, seed));
-        let (weighted, _) = cluster(kernels, &Points::new(&points, dim, Some(&weights)).unwrap(), &settings(clusters, seed));
+        let (plain, _) = cluster(&CpuClusterer { kernels }, &Points::new(&points, dim, None).unwrap(), &settings(clusters, seed));
+        let (weighted, _) = cluster(&CpuClusterer { kernels }, &Points::new(&points, dim, Some(&weights)).unwrap(), &settings(clusters, seed));
         prop_assert_eq!(&plain.centroids, &weighted.centroids);
         prop_assert_eq!(4.0 * plain.objective, weighted.objective);
     }
@@ -184,7 +144,7 @@ proptest! {
         on_every_backend(|kernels| {
             let on = |threads: usize| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                pool.install(|| cluster(kernels, &view, &settings(clusters, seed)))
+                pool.install(|| cluster(&CpuClusterer { kernels }, &view, &settings(clusters, seed)))
             };
             let alone = on(1);
             for threads in [2, 5] {
@@ -192,46 +152,6 @@ proptest! {
             }
         });
     }
-}
-
-/// Every point is at the nearest centroid, every centroid with points is their mean, and the objective is what it says.
-fn check_at_rest(backend: &str, points: &[f32], weights: &[f32], found: &Clustering, clusters: usize) {
-    let (count, dim) = (weights.len(), points.len() / weights.len());
-    assert!(found.converged, "{backend}: {} iterations", found.iterations);
-    assert_eq!((found.centroids.len(), found.labels.len()), (clusters * dim, count));
-    let (points, weights, centroids) = (to_f64(points), to_f64(weights), to_f64(&found.centroids));
-    let distance = |point: usize, centroid: usize| -> f64 {
-        let pairs = points[point * dim..][..dim].iter().zip(&centroids[centroid * dim..][..dim]);
-        pairs.map(|(a, b)| (a - b) * (a - b)).sum()
-    };
-    // Centroids are rounded where they lie: a thousand away, that is 6e-5.
-    let rounding = 1e-3;
-    let mut sums = vec![0.0; clusters * dim];
-    let mut totals = vec![0.0; clusters];
-    for (point, &label) in found.labels.iter().enumerate() {
-        let own = distance(point, label as usize);
-        let best = (0..clusters).map(|c| distance(point, c)).fold(f64::INFINITY, f64::min);
-        assert!(
-            own <= best * (1.0 + 1e-4) + rounding,
-            "{backend}: point {point} at {own}, could be at {best}"
-        );
-        totals[label as usize] += weights[point];
-        for (sum, x) in sums[label as usize * dim..].iter_mut().zip(&points[point * dim..][..dim]) {
-            *sum += weights[point] * x;
-        }
-    }
-    for (number, total) in totals.iter().enumerate().filter(|(_, total)| **total > 0.0) {
-        for (sum, centroid) in sums[number * dim..][..dim].iter().zip(&centroids[number * dim..][..dim]) {
-            assert!((sum / total - centroid).abs() < 2e-4, "{backend}: centroid {number} is no mean");
-        }
-    }
-    let objective = assign(&points, &weights, &centroids).objective;
-    let tolerance = 1e-4 * objective + rounding * weights.iter().sum::<f64>();
-    assert!(
-        (found.objective - objective).abs() <= tolerance,
-        "{backend}: {} for {objective}",
-        found.objective
-    );
 }
 
 /// As good as the plain algorithm after as many iterations, on average over seeds: single runs differ by more.
@@ -245,8 +165,11 @@ fn objectives_are_those_of_plain_k_means() {
         |seed| k_means(&wide, &vec![1.0; count], clusters, iterations, &mut Noise::new(seed)).objective;
     let want: f64 = (0..seeds).map(plain).sum();
     on_every_backend(|kernels| {
-        let ours =
-            |seed| cluster(kernels, &view, &Settings { iterations, ..settings(clusters, seed) }).0.objective;
+        let ours = |seed| {
+            cluster(&CpuClusterer { kernels }, &view, &Settings { iterations, ..settings(clusters, seed) })
+                .0
+                .objective
+        };
         let got: f64 = (0..seeds).map(ours).sum();
         assert!(got <= 1.01 * want, "{}: {got} where plain k-means has {want}", kernels.name());
     });

@@ -1,8 +1,9 @@
 //! k-means on the CPU: first centroids, then iterations until they rest.
 
-use super::{Clusterer, Clustering, Points, Progress, Settings, lloyd::State, seeding};
+use super::{Candidates, Clusterer, Clustering, Nearest, Points, Progress, Settings, lloyd::State, seeding};
 use crate::{dispatch::Kernels, error::Result};
-use std::ops::ControlFlow;
+use rayon::prelude::*;
+use std::{ops::ControlFlow, time::Instant};
 
 /// Clusters on the CPU.
 #[derive(Debug, Clone, Copy)]
@@ -40,5 +41,22 @@ impl Clusterer for CpuClusterer {
             }
         }
         Ok(Some(state.finish(iterations, converged)))
+    }
+
+    /// By a few points and centroids on every thread.
+    fn seconds_per_pair(&self, dim: usize) -> Result<f64> {
+        const POINTS: usize = 480;
+        const CENTROIDS: usize = 1024;
+        let threads = rayon::current_num_threads();
+        let (points, centroids, half_norms) =
+            (vec![0.5; POINTS * dim], vec![0.25; CENTROIDS * dim], vec![0.0; CENTROIDS]);
+        let start = Instant::now();
+        (0..threads).into_par_iter().try_for_each(|_| {
+            let (mut scores, mut numbers) = (vec![f32::NEG_INFINITY; POINTS], vec![0; POINTS]);
+            let candidates = Candidates { centroids: &centroids, half_norms: &half_norms };
+            let mut best = Nearest { scores: &mut scores, numbers: &mut numbers };
+            self.kernels.nearest(&points, &candidates, &mut best)
+        })?;
+        Ok(start.elapsed().as_secs_f64() / (threads * POINTS * CENTROIDS) as f64)
     }
 }

@@ -1,6 +1,6 @@
 //! Lloyd's iterations: centroids to the means of their points, points to their nearest centroids.
 
-use super::{Candidates, Clustering, Nearest, Points};
+use super::{Candidates, Clustering, Nearest, Points, fill_empty};
 use crate::{dispatch::Kernels, error::Result};
 use rayon::prelude::*;
 
@@ -42,7 +42,7 @@ impl<'p> State<'p> {
         Self {
             kernels,
             points,
-            center: mean(points),
+            center: points.mean(),
             centroids: Vec::new(),
             half_norms: Vec::new(),
             labels: vec![0; count],
@@ -172,7 +172,10 @@ impl<'p> State<'p> {
 
     /// Moves centroids to the means of their points.
     pub(super) fn move_centroids(&mut self) -> Moved {
-        self.fill_empty();
+        let clusters = self.clusters();
+        for cluster in fill_empty(&mut self.labels, &self.distances, clusters) {
+            self.changed[cluster as usize] = true;
+        }
         let members = self.members();
         let dim = self.points.dim();
         let means = members.par_iter().zip(&self.changed).zip(self.centroids.par_chunks(dim));
@@ -220,30 +223,6 @@ impl<'p> State<'p> {
         sum.into_iter().map(|sum| (sum / total) as f32).collect()
     }
 
-    /// Gives each cluster without points the one that is farthest from its centroid.
-    fn fill_empty(&mut self) {
-        let mut sizes = vec![0_u32; self.clusters()];
-        for &label in &self.labels {
-            sizes[label as usize] += 1;
-        }
-        let empty: Vec<usize> = (0..sizes.len()).filter(|&number| sizes[number] == 0).collect();
-        if empty.is_empty() {
-            return;
-        }
-        let mut farthest: Vec<usize> =
-            (0..self.labels.len()).filter(|&point| self.distances[point] > 0.0).collect();
-        farthest.sort_by(|&a, &b| self.distances[b].total_cmp(&self.distances[a]).then(a.cmp(&b)));
-        let mut farthest = farthest.into_iter();
-        for number in empty {
-            let Some(point) = farthest.find(|&point| sizes[self.labels[point] as usize] > 1) else { return };
-            let from = self.labels[point] as usize;
-            sizes[from] -= 1;
-            sizes[number] = 1;
-            (self.changed[from], self.changed[number]) = (true, true);
-            self.labels[point] = number as u32;
-        }
-    }
-
     /// Σ wᵢ·‖xᵢ − c(i)‖²
     pub(super) fn objective(&self) -> f64 {
         let weighted =
@@ -261,17 +240,6 @@ impl<'p> State<'p> {
         }
         Clustering { centroids: self.centroids, labels: self.labels, objective, iterations, converged }
     }
-}
-
-/// The mean of all points, without regard to their weights: what is taken out of them to keep rounding small.
-fn mean(points: &Points<'_>) -> Vec<f32> {
-    let mut sum = vec![0.0_f64; points.dim()];
-    for number in 0..points.count() {
-        for (sum, &x) in sum.iter_mut().zip(points.point(number)) {
-            *sum += f64::from(x);
-        }
-    }
-    sum.into_iter().map(|sum| (sum / points.count() as f64) as f32).collect()
 }
 
 /// ‖(x − center) − c‖², in sixteen partial sums.

@@ -31,6 +31,7 @@
 
 #[cfg(feature = "clustering")]
 mod cpu;
+mod empty;
 #[cfg(feature = "clustering")]
 mod lloyd;
 mod nearest;
@@ -41,6 +42,7 @@ mod seeding;
 #[cfg(feature = "clustering")]
 pub use cpu::CpuClusterer;
 
+pub use empty::fill_empty;
 pub use nearest::{Candidates, Nearest};
 pub(crate) use nearest::{check, nearest};
 pub use points::Points;
@@ -124,7 +126,7 @@ pub struct Clustering {
 }
 
 /// Something that clusters points.
-pub trait Clusterer {
+pub trait Clusterer: Sync {
     /// Clusters `points`. `keep_on` is told about every step and may break off: then there is no result.
     ///
     /// # Errors
@@ -135,4 +137,15 @@ pub trait Clusterer {
         settings: &Settings,
         keep_on: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Option<Clustering>>;
+
+    /// How many clusterings should run at a time, from as many threads: one, where each keeps all there is busy.
+    fn at_a_time(&self) -> usize {
+        1
+    }
+
+    /// Measures how many seconds comparing a point with a centroid takes, where there are many of both.
+    ///
+    /// # Errors
+    /// If memory or a device fails.
+    fn seconds_per_pair(&self, dim: usize) -> Result<f64>;
 }

@@ -58,4 +58,20 @@ impl<'a> Points<'a> {
     pub fn weight(&self, number: usize) -> f32 {
         self.weights.map_or(1.0, |weights| weights[number])
     }
+
+    /// Whether points count differently.
+    pub const fn weights(&self) -> Option<&'a [f32]> {
+        self.weights
+    }
+
+    /// The mean of all points, without regard to their weights: what is taken out of them to keep rounding small.
+    pub fn mean(&self) -> Vec<f32> {
+        let mut sum = vec![0.0_f64; self.dim];
+        for number in 0..self.count() {
+            for (sum, &x) in sum.iter_mut().zip(self.point(number)) {
+                *sum += f64::from(x);
+            }
+        }
+        sum.into_iter().map(|sum| (sum / self.count() as f64) as f32).collect()
+    }
 }

@@ -1,16 +1,8 @@
 //! What a calibration will take, before it is begun.
 
 use super::{LONGEST_DOCUMENT, Settings, keys, keys::Documents};
-use crate::{
-    cache::kv_bytes,
-    error::{Error, Result},
-    model::Llama,
-};
-use a2ats_kernel::{
-    Dtype,
-    clustering::{Candidates, Nearest},
-};
-use rayon::prelude::*;
+use crate::{cache::kv_bytes, error::Result, model::Llama};
+use a2ats_kernel::{Dtype, clustering::Clusterer};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -38,11 +30,16 @@ pub struct Estimate {
     pub memory_bytes: u64,
 }
 
-/// Reckons what a calibration will take on the threads it is called on, by what a small part of the work takes.
+/// Reckons what a calibration with `clusterer` will take on the threads it is called on, by what a small part of the work takes.
 ///
 /// # Errors
-/// As the kernels.
-pub fn estimate(model: &Llama, documents: &[Vec<u32>], settings: &Settings) -> Result<Estimate> {
+/// As the kernels and the clusterer.
+pub fn estimate(
+    model: &Llama,
+    documents: &[Vec<u32>],
+    settings: &Settings,
+    clusterer: &dyn Clusterer,
+) -> Result<Estimate> {
     let config = &model.config;
     let (d, kv_heads) = (config.head_dim, config.num_key_value_heads);
     let documents = Documents::new(documents);
@@ -51,16 +48,16 @@ pub fn estimate(model: &Llama, documents: &[Vec<u32>], settings: &Settings) -> R
     let codebook = (settings.codewords * d + d * d) * size_of::<f32>();
     let kept = documents.kept();
     let pairs = kept as f64 * settings.codewords as f64 * heads as f64;
-    let of_head = 3 * kept * d * size_of::<f32>();
+    let of_heads = clusterer.at_a_time().min(heads) * 3 * kept * d * size_of::<f32>();
     let sums = 2 * heads * d * d * size_of::<f64>();
     Ok(Estimate {
         tokens,
         reading_seconds: seconds_per_token(model)? * tokens as f64,
-        clustering_seconds: seconds_per_pair(model)? * pairs * PASSES,
+        clustering_seconds: clusterer.seconds_per_pair(d)? * pairs * PASSES,
         disk_bytes: keys::bytes(heads, tokens, d) + (heads * codebook) as u64,
         output_bytes: (heads * codebook) as u64,
         memory_bytes: (kv_bytes(config, Dtype::Bf16, LONGEST_DOCUMENT.min(tokens)) as u64)
-            + (of_head + sums) as u64,
+            + (of_heads + sums) as u64,
     })
 }
 
@@ -77,22 +74,4 @@ fn seconds_per_token(model: &Llama) -> Result<f64> {
     let heads = 2 * (config.num_attention_heads + config.num_key_value_heads) * config.head_dim;
     let of_layer = config.hidden_size * (3 * config.intermediate_size + heads);
     Ok(seconds / TOKENS as f64 * (of_layer * config.num_hidden_layers) as f64 / measured as f64)
-}
-
-/// By a few points and centroids on every thread.
-fn seconds_per_pair(model: &Llama) -> Result<f64> {
-    const POINTS: usize = 480;
-    const CENTROIDS: usize = 1024;
-    let d = model.config.head_dim;
-    let threads = rayon::current_num_threads();
-    let (points, centroids, half_norms) =
-        (vec![0.5; POINTS * d], vec![0.25; CENTROIDS * d], vec![0.0; CENTROIDS]);
-    let start = Instant::now();
-    (0..threads).into_par_iter().try_for_each(|_| {
-        let (mut scores, mut numbers) = (vec![f32::NEG_INFINITY; POINTS], vec![0; POINTS]);
-        let candidates = Candidates { centroids: &centroids, half_norms: &half_norms };
-        let mut best = Nearest { scores: &mut scores, numbers: &mut numbers };
-        model.kernels.nearest(&points, &candidates, &mut best).map_err(Error::from)
-    })?;
-    Ok(start.elapsed().as_secs_f64() / (threads * POINTS * CENTROIDS) as f64)
 }

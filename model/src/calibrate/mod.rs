@@ -15,10 +15,11 @@
 //! holds all keys of the layers asked for, in bf16, `[layers, kv_heads, tokens, head_dim]`; `reading` what was added up until
 //! the last whole document; `layer-N-head-M` each finished codebook. The same command goes on from there, to the same
 //! bytes. Memory is bounded whatever the number of tokens and layers: beside the model and the KV cache of one document (16384 tokens)
-//! it is one head's keys three times in f32, and the sums.
+//! it is the keys of a head three times in f32, for as many heads as the clusterer wants at a time (the CPU's: one), and the sums.
 
 pub mod estimate;
 mod head;
+mod heads;
 mod keys;
 pub mod merge;
 pub(crate) mod moments;
@@ -80,7 +81,7 @@ pub enum Progress {
         /// Of how many.
         of: usize,
     },
-    /// A step of one head's clustering.
+    /// A step of one head's clustering; there may be several at a time.
     Clustering {
         /// Heads that are done.
         heads: usize,
@@ -133,25 +134,25 @@ pub fn calibrate(
     settings: &Settings,
     clusterer: &dyn Clusterer,
     out: &Path,
-    keep_on: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    keep_on: &mut (dyn FnMut(Progress) -> ControlFlow<()> + Send),
 ) -> Result<Option<Report>> {
     check(model, documents, settings)?;
     let work = Work::open(out, model, documents, settings)?;
     let Some(recorded) = reading::read(model, documents, settings, &work, keep_on)? else { return Ok(None) };
     let kv_heads = model.config.num_key_value_heads;
-    let of = settings.layers.len() * kv_heads;
-    let mut heads = Vec::with_capacity(of);
-    for layer in settings.layers.clone() {
-        for kv_head in 0..kv_heads {
-            let done = heads.len();
-            let mut step = |step| keep_on(Progress::Clustering { heads: done, of, step });
-            let head = head::Head { model, settings, work: &work, recorded: &recorded, layer, kv_head };
-            match head.finish(clusterer, &mut step)? {
-                Some(report) => heads.push(report),
-                None => return Ok(None),
-            }
-        }
-    }
+    let numbers =
+        settings.layers.clone().flat_map(|layer| (0..kv_heads).map(move |kv_head| (layer, kv_head)));
+    let heads: Vec<_> = numbers
+        .map(|(layer, kv_head)| head::Head {
+            model,
+            settings,
+            work: &work,
+            recorded: &recorded,
+            layer,
+            kv_head,
+        })
+        .collect();
+    let Some(heads) = heads::finish(&heads, clusterer, keep_on)? else { return Ok(None) };
     let report = Report {
         settings: settings.clone(),
         tokens: recorded.documents.kept(),

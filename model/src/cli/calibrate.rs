@@ -1,13 +1,15 @@
 //! `a2ats calibrate`: the codebooks of a model.
 
 use super::{
-    CommandResult, Outcome, interrupt,
+    CommandResult, Outcome,
+    device::Device,
+    interrupt,
     load::{Base, with_threads},
     output::{human_bytes, human_time, print, print_json, say},
     progress::Progress,
     quality::Show,
 };
-use a2ats_kernel::clustering::{self, CpuClusterer};
+use a2ats_kernel::clustering::{self, Clusterer};
 use a2ats_model::{
     Error, Llama, Result,
     calibrate::{self, Report, Settings, calibrate, estimate::estimate, text::Collector, work_folder},
@@ -83,6 +85,10 @@ pub(super) struct Calibrate {
     #[arg(long)]
     dry_run: bool,
 
+    /// What does the clustering; what a head was clustered on is not asked when a stopped run goes on.
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    device: Device,
+
     /// Threads to compute with; without it, one per core. The numbers do not depend on it.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -116,8 +122,11 @@ impl Calibrate {
             seed: self.seed,
             layers,
         };
+        let tokens = documents.iter().map(Vec::len).sum();
+        let clusterer = self.device.clusterer(&base.model, tokens, self.codewords)?;
         if self.dry_run {
-            let estimate = with_threads(self.threads, || estimate(&base.model, &documents, &settings))??;
+            let estimate = || estimate(&base.model, &documents, &settings, &*clusterer);
+            let estimate = with_threads(self.threads, estimate)??;
             if self.show.json {
                 print_json(&estimate)?
             } else {
@@ -125,7 +134,8 @@ impl Calibrate {
             }
             return Ok(Outcome::Done);
         }
-        let report = with_threads(self.threads, || self.calibrate(&base.model, &documents, &settings))??;
+        let calibrate = || self.calibrate(&base.model, &documents, &settings, &*clusterer);
+        let report = with_threads(self.threads, calibrate)??;
         let Some(report) = report else {
             let folder = work_folder(&self.out);
             say(&format!(
@@ -168,8 +178,8 @@ impl Calibrate {
         model: &Llama,
         documents: &[Vec<u32>],
         settings: &Settings,
+        clusterer: &dyn Clusterer,
     ) -> Result<Option<Report>> {
-        let clusterer = CpuClusterer { kernels: model.kernels() };
         let mut reading = None;
         let mut clustering = None;
         let mut keep_on = |progress| -> ControlFlow<()> {
@@ -188,7 +198,7 @@ impl Calibrate {
             }
             interrupt::flow()
         };
-        calibrate(model, documents, settings, &clusterer, &self.out, &mut keep_on)
+        calibrate(model, documents, settings, clusterer, &self.out, &mut keep_on)
     }
 
     fn describe(&self, estimate: &calibrate::estimate::Estimate) -> String {

@@ -3,6 +3,7 @@
 mod calibrate;
 mod chat;
 mod codebooks;
+mod device;
 mod generate;
 mod heat_map;
 mod info;

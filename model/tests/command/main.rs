@@ -3,4 +3,5 @@
 mod bad_input;
 mod calibrate;
 mod common;
+mod cuda;
 mod usage;

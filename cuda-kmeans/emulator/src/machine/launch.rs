@@ -1,0 +1,106 @@
+//! Runs all blocks of a launch.
+
+use super::{
+    block::{Block, place_of},
+    copies::Copies,
+    memory::Memory,
+    order::Order,
+    random::Random,
+    shared::Shared,
+    spaces::Spaces,
+    thread::{State, Thread},
+};
+use crate::{
+    error::{Fault, line_of},
+    program::Program,
+};
+use std::time::{Duration, Instant};
+
+/// How a kernel is launched.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Launch<'a> {
+    pub(crate) grid: [u32; 3],
+    pub(crate) block: [u32; 3],
+    /// Bytes of shared memory that the kernel does not declare itself.
+    pub(crate) dynamic: usize,
+    /// Values of all parameters.
+    pub(crate) parameters: &'a [u8],
+    pub(crate) seed: u64,
+}
+
+/// What a launch did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Statistics {
+    /// Instructions of all threads.
+    pub instructions: u64,
+    /// How often rows of matrices that are loaded at once share banks.
+    pub conflicts: u64,
+    /// How long it took.
+    pub time: Duration,
+}
+
+/// Runs a kernel whose text is `source`.
+pub(crate) fn launch(
+    program: &Program,
+    source: &str,
+    memory: &mut Memory,
+    launch: Launch<'_>,
+) -> Result<Statistics, Fault> {
+    let start = Instant::now();
+    let threads = launch.block.iter().product::<u32>() as usize;
+    let mut block = Block {
+        program,
+        spaces: spaces(program, memory, &launch, threads),
+        registers: vec![0; threads * program.registers.len()],
+        threads: (0..threads)
+            .map(|_| Thread { next: 0, state: State::Ready, copies: Copies::default() })
+            .collect(),
+        grid: launch.grid,
+        extent: launch.block,
+        random: Random::new(launch.seed),
+        executed: 0,
+        conflicts: 0,
+    };
+    for number in 0..launch.grid.iter().map(|&along| u64::from(along)).product() {
+        let across = u64::from(launch.grid[0]);
+        let index = [
+            (number % across) as u32,
+            (number / across % u64::from(launch.grid[1])) as u32,
+            (number / across / u64::from(launch.grid[1])) as u32,
+        ];
+        if let Err((thread, wrong)) = block.run(index) {
+            let next = block.threads[usize::from(thread)].next;
+            let line = program.code[next.saturating_sub(1)].line;
+            return Err(Fault {
+                status: wrong.status,
+                kernel: program.name.clone(),
+                block: index,
+                thread: place_of(u32::from(thread), launch.block),
+                line,
+                text: line_of(source, line).to_owned(),
+                what: wrong.what,
+            });
+        }
+    }
+    Ok(Statistics { instructions: block.executed, conflicts: block.conflicts, time: start.elapsed() })
+}
+
+/// The memory of a launch.
+fn spaces<'a>(
+    program: &'a Program,
+    memory: &'a mut Memory,
+    launch: &Launch<'a>,
+    threads: usize,
+) -> Spaces<'a> {
+    let declared = program.shared.variables.iter().filter(|&&(_, _, size)| size > 0);
+    let variables = declared.map(|&(_, start, size)| (start, size));
+    let dynamic = (program.shared.end, launch.dynamic);
+    Spaces {
+        global: memory,
+        shared: Shared::new(variables.chain([dynamic]), program.granule),
+        order: Order::new(threads),
+        parameters: launch.parameters,
+        local: vec![0; threads * program.local.room()],
+        locals: &program.local,
+    }
+}

@@ -1,0 +1,75 @@
+//! Splits PTX into tokens.
+
+use crate::error::Refusal;
+
+/// A piece of PTX.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Token<'a> {
+    /// A name or an opcode with its suffixes: `%r1`, `%tid.x`, `add.rn.f32`, `$L__BB0_1`.
+    Word(&'a str),
+    /// A name that starts with a dot: `.reg`.
+    Directive(&'a str),
+    /// Whatever starts with a digit.
+    Number(&'a str),
+    /// What is between quotes.
+    Text,
+    /// Any other character.
+    Mark(char),
+}
+
+/// Tokens, each with its line.
+pub(super) fn lex(text: &str) -> Result<Vec<(Token<'_>, u32)>, Refusal> {
+    let mut tokens = Vec::new();
+    let (mut rest, mut line) = (text, 1);
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '/' if rest.starts_with("/*") => match rest.find("*/") {
+                Some(end) => end + 2,
+                None => return Err(Refusal::new(line, "a comment without end")),
+            },
+            _ if first.is_whitespace() => first.len_utf8(),
+            _ => {
+                let (token, length) = token(rest, first).map_err(|why| Refusal::new(line, why))?;
+                tokens.push((token, line));
+                length
+            }
+        };
+        line += rest[..length].matches('\n').count() as u32;
+        rest = &rest[length..];
+    }
+    Ok(tokens)
+}
+
+/// The token at the start of a text, and its length.
+fn token(rest: &str, first: char) -> Result<(Token<'_>, usize), &'static str> {
+    Ok(match first {
+        '"' => match rest[1..].find('"') {
+            Some(end) => (Token::Text, end + 2),
+            None => return Err("a string without end"),
+        },
+        '0'..='9' => {
+            let length = run(rest, |_, c| c.is_ascii_alphanumeric() || c == '.');
+            (Token::Number(&rest[..length]), length)
+        }
+        '.' | '_' | '$' | '%' => word(rest, first),
+        _ if first.is_ascii_alphabetic() => word(rest, first),
+        _ => (Token::Mark(first), first.len_utf8()),
+    })
+}
+
+/// A word: dots and double colons (as in `L2::128B`) belong to it, a single colon ends it.
+fn word(rest: &str, first: char) -> (Token<'_>, usize) {
+    let bytes = rest.as_bytes();
+    let length = run(rest, |at, c| match c {
+        ':' => bytes.get(at + 1) == Some(&b':') || bytes.get(at.wrapping_sub(1)) == Some(&b':'),
+        _ => c.is_ascii_alphanumeric() || "_$%.".contains(c),
+    });
+    let text = &rest[..length];
+    (if first == '.' { Token::Directive(text) } else { Token::Word(text) }, length)
+}
+
+/// How far characters belong together.
+fn run(text: &str, belongs: impl Fn(usize, char) -> bool) -> usize {
+    text.char_indices().find(|&(at, c)| !belongs(at, c)).map_or(text.len(), |(at, _)| at)
+}

@@ -1,0 +1,29 @@
+//! Clusters without points.
+
+/// Gives each cluster without points the one that is farthest from its centroid, if that is any distance and its cluster
+/// has others. `labels` and `distances` are `[n]`, distances squared.
+///
+/// Gives the numbers of the clusters whose members are others now.
+pub fn fill_empty(labels: &mut [u32], distances: &[f32], clusters: usize) -> Vec<u32> {
+    let mut sizes = vec![0_u32; clusters];
+    for &label in &*labels {
+        sizes[label as usize] += 1;
+    }
+    let empty: Vec<usize> = (0..clusters).filter(|&number| sizes[number] == 0).collect();
+    let mut changed = Vec::new();
+    if empty.is_empty() {
+        return changed;
+    }
+    let mut farthest: Vec<usize> = (0..labels.len()).filter(|&point| distances[point] > 0.0).collect();
+    farthest.sort_by(|&a, &b| distances[b].total_cmp(&distances[a]).then(a.cmp(&b)));
+    let mut farthest = farthest.into_iter();
+    for number in empty {
+        let Some(point) = farthest.find(|&point| sizes[labels[point] as usize] > 1) else { break };
+        let from = labels[point] as usize;
+        sizes[from] -= 1;
+        sizes[number] = 1;
+        changed.extend([from as u32, number as u32]);
+        labels[point] = number as u32;
+    }
+    changed
+}
