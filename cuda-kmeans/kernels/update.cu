@@ -18,7 +18,7 @@ add_members(const float *__restrict__ points, const float *__restrict__ weights,
     const uint32_t begin = starts[cluster], end = starts[cluster + 1];
     for (uint32_t at = threadIdx.x; at < dim; at += UPDATE_THREADS) {
         double *place = sums + static_cast<size_t>(cluster) * dim + at;
-        double sum = is_first ? 0 : *place, total = is_first ? 0 : totals[cluster];
+        double sum = is_first ? 0 : *place, total = is_first || at != 0 ? 0 : totals[cluster];
 #pragma unroll 4
         for (uint32_t i = begin; i < end; ++i) {
             const uint32_t point = members[i];

@@ -136,7 +136,7 @@ fn mul<T: Integer>(a: u64, b: u64, _: u64, _: u64) -> u64 {
 }
 
 fn mul_high<T: Integer>(a: u64, b: u64, _: u64, _: u64) -> u64 {
-    T::narrow((T::of(a).wide() * T::of(b).wide()) >> (8 * size_of::<T>())).bits()
+    T::narrow(T::of(a).wide().wrapping_mul(T::of(b).wide()) >> (8 * size_of::<T>())).bits()
 }
 
 fn mad<T: Integer>(a: u64, b: u64, c: u64, _: u64) -> u64 {

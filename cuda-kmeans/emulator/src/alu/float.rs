@@ -141,7 +141,8 @@ pub(crate) fn flush(a: u64, _: u64, _: u64, _: u64) -> u64 {
 
 /// Between zero and one; zero for NaN.
 pub(crate) fn saturate(a: u64, _: u64, _: u64, _: u64) -> u64 {
-    f32::of(a).max(0.0).min(1.0).bits()
+    let x = f32::of(a);
+    if x > 0.0 { x.min(1.0).bits() } else { 0 }
 }
 
 /// What atomic additions in global memory do: what is too small to be normal is zero there.

@@ -28,10 +28,14 @@ pub(super) fn multiply(kind: Tiles, fragments: &mut Fragments) -> Result<(), (us
             place(kind, &mut b[group], member, number, values[lane]).map_err(|wrong| (lane, wrong))?;
         }
     }
+    let depth = match kind {
+        Tiles::Tensor => 8,
+        Tiles::Brain => 16,
+    };
     for lane in 0..LANES {
         let (group, member) = (lane / 4, lane % 4);
         for (number, values) in fragments.c.iter_mut().enumerate() {
-            let (row, column) = (&a[group + 8 * (number / 2)], &b[2 * member + number % 2]);
+            let (row, column) = (&a[group + 8 * (number / 2)][..depth], &b[2 * member + number % 2][..depth]);
             let products: f64 = row.iter().zip(column).map(|(a, b)| a * b).sum();
             let sum = f64::from(f32::from_bits(values[lane] as u32)) + products;
             values[lane] = u64::from(toward_zero(sum).to_bits());

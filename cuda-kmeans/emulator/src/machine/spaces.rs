@@ -123,8 +123,12 @@ impl Spaces<'_> {
             return Err(Wrong::misaligned(from, size));
         }
         let mut value = 0;
-        for at in 0..read {
-            value |= self.global.load(from + at as u64, 1)? << (8 * at);
+        if read == size {
+            value = self.global.load(from, size)?;
+        } else {
+            for at in 0..read {
+                value |= self.global.load(from + at as u64, 1)? << (8 * at);
+            }
         }
         let start = self.shared.touch(Kind::Write, thread, to & 0xFFFF_FFFF, size, &self.order)?;
         self.shared.set_copied(start, size, Some(thread));

@@ -2,10 +2,7 @@
 
 use super::{Slot, ZERO, decode::Decoder};
 use crate::{
-    alu::{
-        Function, bitwise, combine, compare, conversion, floating, flush, integer, move_between, negate,
-        saturate, select, special,
-    },
+    alu::{Function, bitwise, conversion, floating, flush, integer, move_between, saturate, select, special},
     error::Refusal,
     ptx::{Operand, Type},
 };
@@ -98,7 +95,7 @@ impl Decoder<'_> {
     }
 
     /// An operand without what is too small to be normal.
-    fn flushed(&mut self, from: Slot) -> Slot {
+    pub(super) fn flushed(&mut self, from: Slot) -> Slot {
         let to = self.scratch();
         self.compute(flush, to, [from, ZERO, ZERO, ZERO]);
         to
@@ -112,91 +109,6 @@ impl Decoder<'_> {
         if saturates {
             self.compute(saturate, to, [to, ZERO, ZERO, ZERO]);
         }
-    }
-
-    /// The result of a comparison in a scratch register, and its operands.
-    fn compared(
-        &mut self,
-        modifiers: &[&str],
-        type_: &str,
-        operands: &[Operand],
-    ) -> Result<Option<Slot>, Refusal> {
-        let [comparison, rest @ ..] = modifiers else { return Ok(None) };
-        let type_ = Type::parse(type_);
-        let Some((type_, function)) = type_.and_then(|type_| Some((type_, compare(comparison, type_)?)))
-        else {
-            return Ok(None);
-        };
-        let (combined, flushes) = match rest {
-            [] => (None, false),
-            ["ftz"] => (None, true),
-            [how] => (Some(combine(how)), false),
-            [how, "ftz"] => (Some(combine(how)), true),
-            _ => return Ok(None),
-        };
-        let [a, b, joined @ ..] = operands else { return Ok(None) };
-        let (mut a, mut b) = (self.source(a)?, self.source(b)?);
-        if flushes && type_ == Type::Float(32) {
-            (a, b) = (self.flushed(a), self.flushed(b));
-        }
-        let to = self.scratch();
-        self.compute(function, to, [a, b, ZERO, ZERO]);
-        match (combined, joined) {
-            (None, []) => Ok(Some(to)),
-            (Some(Some(_)), [_]) => Ok(Some(to)),
-            _ => Ok(None),
-        }
-    }
-
-    /// `setp`: one or two predicates.
-    fn comparison(&mut self, modifiers: &[&str], type_: &str, operands: &[Operand]) -> Result<bool, Refusal> {
-        let [to, from @ ..] = operands else { return Ok(false) };
-        let Some(result) = self.compared(modifiers, type_, from)? else { return Ok(false) };
-        let how = modifiers.get(1).and_then(|how| combine(how)).unwrap_or(|a, _, _, _| a);
-        let other = match from.get(2) {
-            Some(other) => self.source(other)?,
-            None => ZERO,
-        };
-        let (first, second) = match to {
-            Operand::Pair(first, second) => (first.as_ref(), Some(second.as_ref())),
-            _ => (to, None),
-        };
-        if let Some(second) = second {
-            let opposite = self.scratch();
-            self.compute(negate, opposite, [result, ZERO, ZERO, ZERO]);
-            // The other predicate may be one of the results: both are known before one is set.
-            self.compute(how, result, [result, other, ZERO, ZERO]);
-            let second = self.target(second)?;
-            self.compute(how, second, [opposite, other, ZERO, ZERO]);
-            let first = self.target(first)?;
-            self.compute(|a, _, _, _| a, first, [result, ZERO, ZERO, ZERO]);
-            return Ok(true);
-        }
-        let first = self.target(first)?;
-        self.compute(how, first, [result, other, ZERO, ZERO]);
-        Ok(true)
-    }
-
-    /// `set`: a value for each outcome.
-    fn comparison_value(
-        &mut self,
-        modifiers: &[&str],
-        result: &str,
-        type_: &str,
-        operands: &[Operand],
-    ) -> Result<bool, Refusal> {
-        let [to, from @ ..] = operands else { return Ok(false) };
-        let value = Type::parse(result).and_then(|result| select("set", &[result]));
-        let (Some(value), Some(truth)) = (value, self.compared(modifiers, type_, from)?) else {
-            return Ok(false);
-        };
-        if let (Some(how), Some(other)) = (modifiers.get(1).and_then(|how| combine(how)), from.get(2)) {
-            let other = self.source(other)?;
-            self.compute(how, truth, [truth, other, ZERO, ZERO]);
-        }
-        let to = self.target(to)?;
-        self.compute(value, to, [truth, ZERO, ZERO, ZERO]);
-        Ok(true)
     }
 
     /// `mov`: whole registers, and parts of them.

@@ -143,6 +143,11 @@ impl<'a> Decoder<'a> {
         self.code.push(Instruction { guard, unless, line: self.line, operation });
     }
 
+    /// Whether the statement depends on a register.
+    pub(super) fn is_guard(&self, slot: Slot) -> bool {
+        self.guard.0 == slot
+    }
+
     /// Adds a computation.
     pub(super) fn compute(&mut self, function: Function, to: Slot, from: [Slot; 4]) {
         self.push(Operation::Compute { function, to, from });

@@ -1,6 +1,7 @@
 //! Kernels as the machine runs them: instructions with resolved registers.
 
 mod access;
+mod comparison;
 mod compute;
 mod decode;
 mod link;

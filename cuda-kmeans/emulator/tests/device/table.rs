@@ -1,6 +1,6 @@
 //! Runs single instructions on given operands.
 
-use super::{Bench, Parameter::Wide};
+use crate::bench::{Bench, Parameter::Wide};
 use std::fmt::Write as _;
 
 /// Operands of an instruction: `%r1`, `%rd1`, `%f1`, and so on hold the first of these, and likewise the others. `%p1` to `%p3`
@@ -9,15 +9,18 @@ pub type Operands = [u64; 3];
 
 /// What is in the register that an instruction sets, which has the number zero, for each of the operands.
 pub fn results(instruction: &str, operands: &[Operands]) -> Vec<u64> {
-    let target = instruction.split(['%', ',', '|']).nth(1).expect("a target").trim_end_matches('0');
+    let names = instruction.split(|c: char| !c.is_ascii_alphanumeric() && c != '%');
+    let target = names.filter(|name| name.starts_with('%')).find_map(|name| name[1..].strip_suffix('0'));
     let keep = match target {
-        "p" => "selp.b64 %rd0, 1, 0, %p0;",
-        "rs" => "cvt.u64.u16 %rd0, %rs0;",
-        "r" => "cvt.u64.u32 %rd0, %r0;",
-        "f" => "mov.b32 %r0, %f0; cvt.u64.u32 %rd0, %r0;",
-        "fd" => "mov.b64 %rd0, %fd0;",
+        Some("p") => "selp.b64 %rd0, 1, 0, %p0;",
+        Some("rs") => "cvt.u64.u16 %rd0, %rs0;",
+        Some("r") => "cvt.u64.u32 %rd0, %r0;",
+        Some("f") => "mov.b32 %r0, %f0; cvt.u64.u32 %rd0, %r0;",
+        Some("fd") => "mov.b64 %rd0, %fd0;",
         _ => "",
     };
+    // What a guard leaves out is zero.
+    let clear = "setp.ne.u32 %p0, 0, 0;";
     let mut body = String::new();
     for (at, operands) in operands.iter().enumerate() {
         for (number, bits) in operands.iter().enumerate() {
@@ -28,7 +31,7 @@ pub fn results(instruction: &str, operands: &[Operands]) -> Vec<u64> {
                  cvt.u16.u32 %rs{n}, %r{n}; and.b32 %r9, %r{n}, 1; setp.ne.u32 %p{n}, %r9, 0;"
             );
         }
-        let _ = writeln!(body, "{instruction}; {keep} st.global.u64 [%rd9+{}], %rd0;", 8 * at);
+        let _ = writeln!(body, "{clear} {instruction}; {keep} st.global.u64 [%rd9+{}], %rd0;", 8 * at);
     }
     let text = format!(
         ".version 9.0\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 to) {{

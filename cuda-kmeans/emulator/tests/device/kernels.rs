@@ -1,15 +1,13 @@
 //! Kernels that do something useful, against plain Rust.
 
-mod common;
-
-use common::{
+use crate::bench::{
     Bench,
     Parameter::{Wide, Word},
     numbers,
 };
 
-const PRODUCT: &str = include_str!("ptx/product.ptx");
-const BLOCKS: &str = include_str!("ptx/blocks.ptx");
+const PRODUCT: &str = include_str!("../ptx/product.ptx");
+const BLOCKS: &str = include_str!("../ptx/blocks.ptx");
 
 /// Rounds to 10 binary digits behind the point, ties away from zero.
 fn tensor_float(x: f32) -> f32 {

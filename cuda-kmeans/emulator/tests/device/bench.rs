@@ -1,7 +1,5 @@
 //! What tests need to run kernels.
 
-pub mod table;
-
 use emulated_cuda::{Device, LaunchError, Shape, Statistics};
 
 /// A parameter of a kernel.
@@ -51,12 +49,24 @@ impl Bench {
         all.as_chunks::<N>().0.iter().map(|&bytes| value(bytes)).collect()
     }
 
-    /// Runs a kernel.
+    /// Runs a kernel in blocks that are lines of threads.
     pub fn run(
         &mut self,
         name: &str,
         grid: [u32; 3],
-        block: u32,
+        threads: u32,
+        dynamic: usize,
+        parameters: &[Parameter],
+    ) -> Result<Statistics, LaunchError> {
+        self.run_blocks(name, grid, [threads, 1, 1], dynamic, parameters)
+    }
+
+    /// Runs a kernel.
+    pub fn run_blocks(
+        &mut self,
+        name: &str,
+        grid: [u32; 3],
+        block: [u32; 3],
         dynamic: usize,
         parameters: &[Parameter],
     ) -> Result<Statistics, LaunchError> {
@@ -70,7 +80,7 @@ impl Bench {
                 Parameter::Word(value) => bytes.extend(value.to_le_bytes()),
             }
         }
-        self.device.launch(kernel, Shape { grid, block: [block, 1, 1], dynamic }, &bytes)
+        self.device.launch(kernel, Shape { grid, block, dynamic }, &bytes)
     }
 
     /// Runs a kernel that has to go wrong: what it says.

@@ -1,9 +1,7 @@
 //! Instructions on whole numbers and bits, against plain Rust.
 
-mod common;
-
-use common::{
-    numbers,
+use crate::{
+    bench::numbers,
     table::{Operands, check},
 };
 
@@ -50,10 +48,10 @@ macro_rules! check_types {
         check("add", 2, |a, b, _| a.wrapping_add(b));
         check("sub", 2, |a, b, _| a.wrapping_sub(b));
         check("mul.lo", 2, |a, b, _| a.wrapping_mul(b));
-        check("mul.hi", 2, |a, b, _| ((i128::from(a) * i128::from(b)) >> <$type>::BITS) as $type);
+        check("mul.hi", 2, |a, b, _| ((i128::from(a).wrapping_mul(i128::from(b))) >> <$type>::BITS) as $type);
         check("mad.lo", 3, |a, b, c| a.wrapping_mul(b).wrapping_add(c));
         check("mad.hi", 3, |a, b, c| {
-            (((i128::from(a) * i128::from(b)) >> <$type>::BITS) as $type).wrapping_add(c)
+            (((i128::from(a).wrapping_mul(i128::from(b))) >> <$type>::BITS) as $type).wrapping_add(c)
         });
         check("div", 2, |a, b, _| if b == 0 { !0 } else { a.wrapping_div(b) });
         check("rem", 2, |a, b, _| if b == 0 { a } else { a.wrapping_rem(b) });
@@ -63,7 +61,7 @@ macro_rules! check_types {
             c.wrapping_add((if a > b { a.wrapping_sub(b) } else { b.wrapping_sub(a) }) as $type)
         });
         let shift = format!("shr.{} {r}0, {r}1, %r2", $suffix);
-        table_check(&shift, all, |[a, b, _]| {
+        crate::table::check(&shift, all, |[a, b, _]| {
             let (a, by) = (a as $type, b as u32);
             let all_signs = if a < (0 as $type) { !0 } else { 0 };
             u64::from(if by >= <$type>::BITS { all_signs } else { a >> by } as $unsigned)
@@ -77,12 +75,10 @@ macro_rules! check_types {
             ("ge", |a, b| a >= b),
         ] {
             let compare = format!("setp.{comparison}.{} %p0, {r}1, {r}2", $suffix);
-            table_check(&compare, all, |[a, b, _]| u64::from(holds(&(a as $type), &(b as $type))));
+            crate::table::check(&compare, all, |[a, b, _]| u64::from(holds(&(a as $type), &(b as $type))));
         }
     };
 }
-
-use common::table::check as table_check;
 
 #[test]
 fn arithmetic_and_comparisons() {
@@ -257,5 +253,11 @@ fn joined_comparisons() {
         u64::from((a as i32) < b as i32) & c & 1
     });
     check("setp.lt.or.s32 %p4|%p0, %r1, %r2, %p3", all, |[a, b, c]| u64::from(a as i32 >= b as i32) | c & 1);
+    check("@%p3 setp.lt.s32 %p3|%p0, %r1, %r2", all, |[a, b, c]| {
+        u64::from(c & 1 == 1 && a as i32 >= b as i32)
+    });
+    check("@%p3 setp.lt.s32 %p0|%p3, %r1, %r2", all, |[a, b, c]| {
+        u64::from(c & 1 == 1 && (a as i32) < b as i32)
+    });
     check("setp.eq.xor.u64 %p0, %rd1, %rd2, !%p3", all, |[a, b, c]| u64::from(a == b) ^ (!c & 1));
 }
