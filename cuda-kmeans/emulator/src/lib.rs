@@ -16,5 +16,5 @@ mod ptx;
 
 pub use device::{Device, Kernel, LaunchError, MOST_SHARED, MOST_THREADS, Module, Shape};
 pub use error::{Fault, Refusal, Status};
-pub use machine::Statistics;
-pub use program::Parameter;
+pub use machine::{Memory, Statistics};
+pub use program::Place;

@@ -24,8 +24,9 @@ impl Job<'_> {
         self.add_up(false)?;
         let (mut chosen, mut drawn) = (0_u32, 0_u64);
         loop {
-            // Before the first one, nothing says how far candidates are from anything.
-            let candidates = if chosen == 0 { 1 } else { CANDIDATES as u32 };
+            // Before the first one, nothing says how far candidates are from anything. Later about every second is kept.
+            let wanted = self.clusters() - chosen;
+            let candidates = if chosen == 0 { 1 } else { wanted.saturating_mul(2).min(CANDIDATES as u32) };
             self.choose(settings.seed, drawn, candidates, chosen)?;
             drawn += u64::from(candidates);
             self.compare_with_new(chosen > 0)?;

@@ -1,19 +1,16 @@
 //! Instructions whose result depends on nothing but their operands, as functions of the bits of these.
 
-mod arithmetic;
 mod bits;
 mod compare;
 mod convert;
-mod directed;
 mod float;
-mod round;
+mod integer;
 
-pub(crate) use arithmetic::integer;
 pub(crate) use bits::bitwise;
-pub(crate) use compare::{combine, compare, negate, select};
-pub(crate) use convert::{conversion, move_between, special};
-pub(crate) use float::{add_flushed, floating, flush, saturate};
-pub(crate) use round::toward_zero;
+pub(crate) use compare::{compare, select};
+pub(crate) use convert::{conversion, toward_zero};
+pub(crate) use float::floating;
+pub(crate) use integer::integer;
 
 /// What an instruction computes from up to four operands. Operands have garbage in the bits beyond their width, results have
 /// zeros there.
@@ -41,7 +38,7 @@ macro_rules! bits {
     )*};
 }
 
-bits!(u8, u8; u16, u16; u32, u32; u64, u64; i8, u8; i16, u16; i32, u32; i64, u64);
+bits!(u16, u16; u32, u32; u64, u64; i16, u16; i32, u32; i64, u64);
 
 impl Bits for f32 {
     fn of(bits: u64) -> Self {

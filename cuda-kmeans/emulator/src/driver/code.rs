@@ -1,5 +1,4 @@
 //! Errors of the driver.
-#![allow(unsafe_code, reason = "functions of a C library")]
 
 use crate::error::Status;
 use std::ffi::{CStr, c_char};
@@ -21,21 +20,21 @@ pub(super) const ILLEGAL_ADDRESS: Code = 700;
 pub(super) const MISALIGNED_ADDRESS: Code = 716;
 pub(super) const LAUNCH_FAILED: Code = 719;
 
-/// Names and descriptions.
-const TEXTS: [(Code, &CStr, &CStr); 13] = [
-    (SUCCESS, c"CUDA_SUCCESS", c"no error"),
-    (INVALID_VALUE, c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
-    (OUT_OF_MEMORY, c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
-    (NOT_INITIALIZED, c"CUDA_ERROR_NOT_INITIALIZED", c"initialization error"),
-    (NO_DEVICE, c"CUDA_ERROR_NO_DEVICE", c"no CUDA-capable device is detected"),
-    (INVALID_DEVICE, c"CUDA_ERROR_INVALID_DEVICE", c"invalid device ordinal"),
-    (INVALID_CONTEXT, c"CUDA_ERROR_INVALID_CONTEXT", c"invalid device context"),
-    (INVALID_PTX, c"CUDA_ERROR_INVALID_PTX", c"a PTX JIT compilation failed"),
-    (INVALID_HANDLE, c"CUDA_ERROR_INVALID_HANDLE", c"invalid resource handle"),
-    (NOT_FOUND, c"CUDA_ERROR_NOT_FOUND", c"named symbol not found"),
-    (ILLEGAL_ADDRESS, c"CUDA_ERROR_ILLEGAL_ADDRESS", c"an illegal memory access was encountered"),
-    (MISALIGNED_ADDRESS, c"CUDA_ERROR_MISALIGNED_ADDRESS", c"misaligned address"),
-    (LAUNCH_FAILED, c"CUDA_ERROR_LAUNCH_FAILED", c"unspecified launch failure"),
+/// Descriptions.
+const TEXTS: [(Code, &CStr); 13] = [
+    (SUCCESS, c"no error"),
+    (INVALID_VALUE, c"invalid argument"),
+    (OUT_OF_MEMORY, c"out of memory"),
+    (NOT_INITIALIZED, c"initialization error"),
+    (NO_DEVICE, c"no CUDA-capable device is detected"),
+    (INVALID_DEVICE, c"invalid device ordinal"),
+    (INVALID_CONTEXT, c"invalid device context"),
+    (INVALID_PTX, c"a PTX JIT compilation failed"),
+    (INVALID_HANDLE, c"invalid resource handle"),
+    (NOT_FOUND, c"named symbol not found"),
+    (ILLEGAL_ADDRESS, c"an illegal memory access was encountered"),
+    (MISALIGNED_ADDRESS, c"misaligned address"),
+    (LAUNCH_FAILED, c"unspecified launch failure"),
 ];
 
 /// The code of a kernel's end.
@@ -66,27 +65,20 @@ pub(super) unsafe fn put<T>(to: *mut T, value: T) -> Result<(), Code> {
     Ok(())
 }
 
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cuGetErrorName(error: Code, text: *mut *const c_char) -> Code {
-    let name = TEXTS.iter().find(|(code, ..)| *code == error).map(|&(_, name, _)| name);
-    // SAFETY: the caller gives a place for the result.
-    unsafe { put_text(name, text) }
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cuGetErrorString(error: Code, text: *mut *const c_char) -> Code {
-    let description = TEXTS.iter().find(|(code, ..)| *code == error).map(|&(.., description)| description);
-    // SAFETY: the caller gives a place for the result.
-    unsafe { put_text(description, text) }
-}
-
-/// Writes a text; null if there is none.
+/// Writes what came of a call, if it is something.
 ///
 /// # Safety
 ///
 /// As of [`put`].
-unsafe fn put_text(found: Option<&'static CStr>, text: *mut *const c_char) -> Code {
+pub(super) unsafe fn give<T>(to: *mut T, result: Result<T, Code>) -> Code {
     // SAFETY: the caller says that the pointer is valid.
-    let written = unsafe { put(text, found.map_or(std::ptr::null(), CStr::as_ptr)) };
+    code(result.and_then(|value| unsafe { put(to, value) }))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuGetErrorString(error: Code, text: *mut *const c_char) -> Code {
+    let found = TEXTS.iter().find(|(code, _)| *code == error);
+    // SAFETY: the caller gives a place for the result.
+    let written = unsafe { put(text, found.map_or(std::ptr::null(), |(_, text)| text.as_ptr())) };
     code(written.and(found.map(|_| ()).ok_or(INVALID_VALUE)))
 }

@@ -1,12 +1,10 @@
 //! Initialization, and what devices are like.
-#![allow(unsafe_code, reason = "functions of a C library")]
 
 use super::{
-    code::{Code, INVALID_DEVICE, INVALID_VALUE, NO_DEVICE, code, put},
+    code::{Code, INVALID_DEVICE, INVALID_VALUE, NO_DEVICE, code, give, put},
     settings::Settings,
     state::{initialize, with_driver},
 };
-use crate::device::{MOST_SHARED, MOST_THREADS};
 use std::ffi::{c_char, c_int, c_uint};
 
 /// The version of CUDA whose PTX is understood.
@@ -14,9 +12,6 @@ const VERSION: c_int = 13000;
 
 /// What devices are called.
 const NAME: &[u8] = b"Emulated CUDA device\0";
-
-/// Bytes of shared memory that a block may have without asking for more.
-pub(super) const USUAL_SHARED: usize = 48 << 10;
 
 #[unsafe(no_mangle)]
 extern "C" fn cuInit(flags: c_uint) -> Code {
@@ -41,7 +36,7 @@ unsafe extern "C" fn cuDriverGetVersion(version: *mut c_int) -> Code {
 unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> Code {
     let devices = with_driver(|driver| Ok(driver.primary.len() as c_int));
     // SAFETY: the caller gives a place for the result.
-    code(devices.and_then(|devices| unsafe { put(count, devices) }))
+    unsafe { give(count, devices) }
 }
 
 #[unsafe(no_mangle)]
@@ -71,13 +66,6 @@ unsafe extern "C" fn cuDeviceGetName(name: *mut c_char, length: c_int, device: c
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, device: c_int) -> Code {
-    let memory = with_driver(|driver| driver.ordinal(device).map(|_| driver.settings.memory));
-    // SAFETY: the caller gives a place for the result.
-    code(memory.and_then(|memory| unsafe { put(bytes, memory) }))
-}
-
-#[unsafe(no_mangle)]
 unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, device: c_int) -> Code {
     let settings = with_driver(|driver| {
         driver.ordinal(device).map_err(|_| INVALID_DEVICE)?;
@@ -90,19 +78,10 @@ unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, 
 /// Attributes by the numbers that `cuda.h` gives them.
 fn attribute_of(attribute: c_uint, settings: Settings) -> c_int {
     match attribute {
-        1..=3 => MOST_THREADS as c_int,
-        4 => 64,
-        5 => c_int::MAX,
-        6 | 7 => 65535,
-        8 => USUAL_SHARED as c_int,
-        // Lanes of a warp.
-        10 => 32,
         // Multiprocessors.
         16 => 4,
         75 => settings.capability.0,
         76 => settings.capability.1,
-        // Shared memory of a block that asks for more.
-        97 => MOST_SHARED as c_int,
         _ => 0,
     }
 }

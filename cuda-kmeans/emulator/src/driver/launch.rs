@@ -1,12 +1,14 @@
 //! Launches.
-#![allow(unsafe_code, reason = "functions of a C library")]
 
 use super::{
     code::{Code, INVALID_HANDLE, INVALID_VALUE, code, of_status},
-    state::{Handle, with_context},
+    state::{Handle, KERNELS, with_context},
     stream::is_stream,
 };
-use crate::device::{Kernel, LaunchError, Shape};
+use crate::{
+    device::{Kernel, LaunchError, Shape},
+    program::Place,
+};
 use std::ffi::{c_uint, c_void};
 
 #[unsafe(no_mangle)]
@@ -25,17 +27,19 @@ unsafe extern "C" fn cuLaunchKernel(
     extra: *mut *mut c_void,
 ) -> Code {
     let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
-    let shape = Shape { grid, block, dynamic: shared as usize };
+    let shape = Shape { grid, block };
     code(with_context(|context| {
-        let known = context.functions.get(&function.addr()).filter(|_| is_stream(context, stream));
-        let function = known.ok_or(INVALID_HANDLE)?;
-        if !extra.is_null() || shape.dynamic > function.dynamic {
+        let number = (function.addr() % KERNELS).wrapping_sub(1);
+        let module = context.modules.get(&(function.addr() - function.addr() % KERNELS));
+        let known =
+            module.and_then(|module| module.kernels.get(number)).filter(|_| is_stream(context, stream));
+        let kernel = known.ok_or(INVALID_HANDLE)?.clone();
+        if !extra.is_null() || shared > 0 {
             return Err(INVALID_VALUE);
         }
-        let kernel = function.kernel.clone();
         // SAFETY: the caller gives a pointer to each of the kernel's parameters.
-        let bytes = unsafe { parameter_bytes(&kernel, parameters) }?;
-        match context.device.launch(&kernel, shape, &bytes) {
+        let values = unsafe { parameter_values(&kernel, parameters) }?;
+        match context.device.launch(&kernel, shape, &values) {
             Ok(done) if context.profile => {
                 let (name, time) = (kernel.name(), done.time.as_secs_f64() * 1e3);
                 let (instructions, conflicts) = (done.instructions, done.conflicts);
@@ -57,26 +61,27 @@ unsafe extern "C" fn cuLaunchKernel(
     }))
 }
 
-/// The values of parameters, each at its place.
+/// The values of parameters.
 ///
 /// # Safety
 ///
 /// Unless it is null, `parameters` has a pointer for each parameter, and each that is not null points to as many bytes as the
 /// parameter has.
-unsafe fn parameter_bytes(kernel: &Kernel, parameters: *mut *mut c_void) -> Result<Vec<u8>, Code> {
-    let mut bytes = vec![0; kernel.parameter_bytes()];
-    if parameters.is_null() && !bytes.is_empty() {
+unsafe fn parameter_values(kernel: &Kernel, parameters: *mut *mut c_void) -> Result<Vec<u64>, Code> {
+    if parameters.is_null() && !kernel.parameters().is_empty() {
         return Err(INVALID_VALUE);
     }
-    for (number, parameter) in kernel.parameters().iter().enumerate() {
+    let value = |(number, parameter): (usize, &Place)| {
         // SAFETY: there are so many pointers.
-        let from = unsafe { parameters.add(number).read() };
+        let from = unsafe { parameters.add(number).read() }.cast::<u8>();
         if from.is_null() {
             return Err(INVALID_VALUE);
         }
-        let to = &mut bytes[parameter.offset..][..parameter.size];
-        // SAFETY: the parameter has so many bytes, which are not those of the new vector.
-        unsafe { std::ptr::copy_nonoverlapping(from.cast(), to.as_mut_ptr(), to.len()) };
-    }
-    Ok(bytes)
+        let mut bytes = [0; 8];
+        let size = bytes.len().min(parameter.size);
+        // SAFETY: the parameter has so many bytes, which are not those of the array.
+        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), size) };
+        Ok(u64::from_le_bytes(bytes))
+    };
+    kernel.parameters().iter().enumerate().map(value).collect()
 }

@@ -1,12 +1,11 @@
 //! Memory of the device.
-#![allow(unsafe_code, reason = "functions of a C library")]
 
 use super::{
-    code::{Code, INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, code, put},
+    code::{Code, INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, code, give, put},
     state::{Context, Handle, with_context},
     stream::is_stream,
 };
-use std::ffi::{c_uchar, c_uint, c_void};
+use std::ffi::{c_uchar, c_void};
 
 /// Does something on a stream.
 fn on_stream(stream: Handle, act: impl FnOnce(&mut Context) -> Result<(), Code>) -> Code {
@@ -22,20 +21,20 @@ fn known(done: bool) -> Result<(), Code> {
 unsafe extern "C" fn cuMemAlloc_v2(address: *mut u64, size: usize) -> Code {
     let allocated = with_context(|context| match size {
         0 => Err(INVALID_VALUE),
-        _ => context.device.allocate(size).ok_or(OUT_OF_MEMORY),
+        _ => context.device.memory.allocate(size).ok_or(OUT_OF_MEMORY),
     });
     // SAFETY: the caller gives a place for the result.
-    code(allocated.and_then(|allocated| unsafe { put(address, allocated) }))
+    unsafe { give(address, allocated) }
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemFree_v2(address: u64) -> Code {
-    code(with_context(|context| known(address == 0 || context.device.free(address))))
+    code(with_context(|context| known(address == 0 || context.device.memory.free(address))))
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> Code {
-    let room = with_context(|context| Ok(context.device.room()));
+    let room = with_context(|context| Ok(context.device.memory.room()));
     // SAFETY: the caller gives places for the results.
     code(room.and_then(|room| unsafe { put(free, room.0).and(put(total, room.1)) }))
 }
@@ -51,7 +50,7 @@ unsafe extern "C" fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, size: us
         }
         // SAFETY: the caller says that so many bytes are there.
         let bytes = unsafe { std::slice::from_raw_parts(from.cast(), size) };
-        known(context.device.write(to, bytes))
+        known(context.device.memory.write(to, bytes))
     })
 }
 
@@ -65,7 +64,7 @@ unsafe extern "C" fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: u64, size: usiz
             return Err(INVALID_VALUE);
         }
         let mut bytes = vec![0; size];
-        known(context.device.read(from, &mut bytes))?;
+        known(context.device.memory.read(from, &mut bytes))?;
         // SAFETY: the caller says that there is room for so many bytes; the copy is nobody else's.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.cast(), size) };
         Ok(())
@@ -73,45 +72,6 @@ unsafe extern "C" fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: u64, size: usiz
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, size: usize, stream: Handle) -> Code {
-    on_stream(stream, |context| known(size == 0 || context.device.copy(to, from, size)))
-}
-
-#[unsafe(no_mangle)]
 extern "C" fn cuMemsetD8Async(to: u64, value: c_uchar, count: usize, stream: Handle) -> Code {
-    on_stream(stream, |context| known(count == 0 || context.device.fill(to, &[value], count)))
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn cuMemsetD32Async(to: u64, value: c_uint, count: usize, stream: Handle) -> Code {
-    on_stream(stream, |context| {
-        known(to.is_multiple_of(4) && (count == 0 || context.device.fill(to, &value.to_le_bytes(), count)))
-    })
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cuMemcpyHtoD_v2(to: u64, from: *const c_void, size: usize) -> Code {
-    // SAFETY: the caller says that so many bytes are there.
-    unsafe { cuMemcpyHtoDAsync_v2(to, from, size, std::ptr::null_mut()) }
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, size: usize) -> Code {
-    // SAFETY: the caller says that there is room for so many bytes.
-    unsafe { cuMemcpyDtoHAsync_v2(to, from, size, std::ptr::null_mut()) }
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn cuMemcpyDtoD_v2(to: u64, from: u64, size: usize) -> Code {
-    cuMemcpyDtoDAsync_v2(to, from, size, std::ptr::null_mut())
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn cuMemsetD8_v2(to: u64, value: c_uchar, count: usize) -> Code {
-    cuMemsetD8Async(to, value, count, std::ptr::null_mut())
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn cuMemsetD32_v2(to: u64, value: c_uint, count: usize) -> Code {
-    cuMemsetD32Async(to, value, count, std::ptr::null_mut())
+    on_stream(stream, |context| known(count == 0 || context.device.memory.fill(to, value, count)))
 }

@@ -2,6 +2,8 @@
 //!
 //! Streams and events do everything at once, in the order of the calls, under one lock.
 
+#![allow(unsafe_code, reason = "functions of a C library")]
+
 mod code;
 mod context;
 mod event;

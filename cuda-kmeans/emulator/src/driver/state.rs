@@ -2,13 +2,12 @@
 
 use super::{
     code::{Code, INVALID_CONTEXT, INVALID_DEVICE, NOT_INITIALIZED},
-    host::Pinned,
     settings::Settings,
 };
-use crate::device::{Device, Kernel, Module};
+use crate::device::{Device, Module};
 use std::{
     cell::Cell,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::c_void,
     sync::{Mutex, PoisonError},
     time::Instant,
@@ -16,6 +15,9 @@ use std::{
 
 /// What the caller knows a thing by. Numbers are never used again.
 pub(super) type Handle = *mut c_void;
+
+/// More than the kernels of a module. The handle of a kernel is that of its module and its own number, from one.
+pub(super) const KERNELS: usize = 1 << 12;
 
 /// All that there is, once initialized.
 static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
@@ -43,26 +45,11 @@ pub(super) struct Context {
     /// The error that all calls end with.
     pub(super) broken: Option<Code>,
     pub(super) modules: HashMap<usize, Module>,
-    pub(super) functions: HashMap<usize, Function>,
-    pub(super) streams: HashMap<usize, ()>,
-    pub(super) events: HashMap<usize, Event>,
-    pub(super) pinned: HashMap<usize, Pinned>,
+    pub(super) streams: HashSet<usize>,
+    /// When each was recorded.
+    pub(super) events: HashMap<usize, Option<Instant>>,
+    pub(super) pinned: HashMap<usize, Vec<u128>>,
     latest: usize,
-}
-
-/// A kernel that the caller has asked for.
-pub(super) struct Function {
-    pub(super) kernel: Kernel,
-    pub(super) module: usize,
-    /// Bytes of dynamic shared memory at most.
-    pub(super) dynamic: usize,
-}
-
-/// An event.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Event {
-    pub(super) recorded: Option<Instant>,
-    pub(super) timed: bool,
 }
 
 /// Initializes the driver, unless it is.
@@ -134,11 +121,6 @@ impl Driver {
     }
 }
 
-/// The context of the calling thread.
-pub(super) fn current() -> usize {
-    CURRENT.get()
-}
-
 /// Sets the context of the calling thread.
 pub(super) fn set_current(handle: usize) {
     CURRENT.set(handle);
@@ -152,17 +134,16 @@ impl Context {
             uses: 0,
             broken: None,
             modules: HashMap::new(),
-            functions: HashMap::new(),
-            streams: HashMap::new(),
+            streams: HashSet::new(),
             events: HashMap::new(),
             pinned: HashMap::new(),
             latest: 0,
         }
     }
 
-    /// A number for something new. Low bits are zero, as of addresses.
+    /// A number for something new. The low bits are zero.
     pub(super) fn number(&mut self) -> usize {
-        self.latest += 16;
+        self.latest += KERNELS;
         self.latest
     }
 }

@@ -1,21 +1,14 @@
 //! Streams, on which all is done at once.
-#![allow(unsafe_code, reason = "functions of a C library")]
 
 use super::{
-    code::{Code, INVALID_HANDLE, INVALID_VALUE, code, put},
+    code::{Code, INVALID_HANDLE, INVALID_VALUE, code, give},
     state::{Context, Handle, handle, with_context},
 };
 use std::ffi::{c_int, c_uint};
 
-/// Whether a stream is there: the default ones always are.
+/// Whether a stream is there: the default one always is.
 pub(super) fn is_stream(context: &Context, stream: Handle) -> bool {
-    stream.addr() <= 2 || context.streams.contains_key(&stream.addr())
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cuStreamCreate(stream: *mut Handle, flags: c_uint) -> Code {
-    // SAFETY: the caller gives a place for the result.
-    unsafe { cuStreamCreateWithPriority(stream, flags, 0) }
+    stream.is_null() || context.streams.contains(&stream.addr())
 }
 
 #[unsafe(no_mangle)]
@@ -29,11 +22,11 @@ unsafe extern "C" fn cuStreamCreateWithPriority(
             return Err(INVALID_VALUE);
         }
         let number = context.number();
-        context.streams.insert(number, ());
+        context.streams.insert(number);
         Ok(handle(number))
     });
     // SAFETY: the caller gives a place for the result.
-    code(created.and_then(|created| unsafe { put(stream, created) }))
+    unsafe { give(stream, created) }
 }
 
 #[unsafe(no_mangle)]
@@ -43,7 +36,10 @@ extern "C" fn cuStreamSynchronize(stream: Handle) -> Code {
 
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamDestroy_v2(stream: Handle) -> Code {
-    code(with_context(|context| context.streams.remove(&stream.addr()).ok_or(INVALID_HANDLE)))
+    code(with_context(|context| match context.streams.remove(&stream.addr()) {
+        true => Ok(()),
+        false => Err(INVALID_HANDLE),
+    }))
 }
 
 #[unsafe(no_mangle)]

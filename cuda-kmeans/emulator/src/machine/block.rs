@@ -3,13 +3,14 @@
 use super::{
     LANES,
     copies::Copies,
+    launch::Launch,
     random::Random,
     spaces::Spaces,
     thread::{State, Thread},
 };
 use crate::{
     error::Wrong,
-    program::{Barrier, LaneMask, Operation, Program, Special, Vote},
+    program::{Program, Special},
 };
 
 /// The block that runs.
@@ -19,8 +20,7 @@ pub(super) struct Block<'a> {
     /// Registers of all threads, one after the other.
     pub(super) registers: Vec<u64>,
     pub(super) threads: Vec<Thread>,
-    pub(super) grid: [u32; 3],
-    pub(super) extent: [u32; 3],
+    pub(super) launch: Launch<'a>,
     pub(super) random: Random,
     /// Instructions so far.
     pub(super) executed: u64,
@@ -61,46 +61,35 @@ impl Block<'_> {
             let registers = &mut self.registers[number * slots..][..slots];
             registers.copy_from_slice(&self.program.registers);
             for &(slot, special) in &self.program.specials {
-                registers[usize::from(slot)] =
-                    u64::from(value(special, number as u32, index, self.extent, self.grid));
+                registers[usize::from(slot)] = value(special, number as u32, index, &self.launch);
             }
         }
     }
 
-    /// Runs the lanes of a warp until all of them wait for other warps or have ended.
+    /// Runs the lanes of a warp, in any order, until all of them wait for other warps or have ended.
     fn run_warp(&mut self, warp: usize) -> Result<(), Failed> {
-        let first = warp * LANES;
-        let last = self.threads.len().min(first + LANES);
-        let mut ready = Vec::with_capacity(LANES);
+        let lanes = LANES.min(self.threads.len() - warp * LANES);
         loop {
-            let is_ready = |&number: &usize| self.threads[number].state == State::Ready;
-            ready.clear();
-            ready.extend((first..last).filter(is_ready).map(|number| number as u16));
-            if ready.is_empty() {
-                return Ok(());
-            }
-            self.random.shuffle(&mut ready);
-            let mut turns_over = false;
-            for &number in &ready {
-                self.run_thread(number).map_err(|wrong| (number, wrong))?;
-                match self.threads[usize::from(number)].state {
-                    State::Together => self.try_together(number)?,
+            let (mut waits, mut turns_over) = (true, false);
+            // An odd step comes to each lane once.
+            let (start, step) = (self.random.next() as usize, self.random.next() as usize | 1);
+            for turn in 0..LANES {
+                let lane = start.wrapping_add(step.wrapping_mul(turn)) % LANES;
+                let number = warp * LANES + lane;
+                if lane >= lanes || self.threads[number].state != State::Ready {
+                    continue;
+                }
+                waits = false;
+                self.run_thread(number as u16).map_err(|wrong| (number as u16, wrong))?;
+                match self.threads[number].state {
+                    State::Together => self.try_together(number as u16)?,
                     State::Ready => turns_over = true,
                     State::Barrier | State::Done => {}
                 }
             }
-            if turns_over {
+            if waits || turns_over {
                 return Ok(());
             }
-        }
-    }
-
-    /// The barrier that a thread waits at.
-    fn barrier_of(&self, number: usize) -> Option<&Barrier> {
-        let thread = &self.threads[number];
-        match &self.program.code[thread.next.checked_sub(1)?].operation {
-            Operation::Barrier(barrier) if thread.state == State::Barrier => Some(barrier),
-            _ => None,
         }
     }
 
@@ -118,40 +107,22 @@ impl Block<'_> {
     fn pass_barrier(&mut self) -> Result<(), Failed> {
         let waiting: Vec<usize> =
             (0..self.threads.len()).filter(|&number| self.threads[number].state != State::Done).collect();
-        let mut passed = Vec::with_capacity(waiting.len());
-        for &number in &waiting {
-            let Some(barrier) = self.barrier_of(number) else { return Err(self.stuck(&waiting)) };
-            let holds = self.register(number, barrier.predicate) != 0;
-            passed.push((number, self.register(number, barrier.name), barrier.vote, barrier.to, holds));
-        }
-        let same = |pair: &[(usize, u64, Vote, u16, bool)]| pair[0].1 == pair[1].1 && pair[0].2 == pair[1].2;
-        if !passed.windows(2).all(same) {
+        if waiting.iter().any(|&number| self.threads[number].state != State::Barrier) {
             return Err(self.stuck(&waiting));
         }
         self.check_alignment(&waiting)?;
-        let count = passed.iter().filter(|&&(.., holds)| holds).count();
-        for &(number, _, vote, to, _) in &passed {
-            let result = match vote {
-                Vote::Nothing => None,
-                Vote::Count => Some(count as u64),
-                Vote::All => Some(u64::from(count == passed.len())),
-                Vote::Any => Some(u64::from(count > 0)),
-            };
-            if let Some(result) = result {
-                self.set_register(number, to, result);
-            }
+        for &number in &waiting {
             self.threads[number].state = State::Ready;
         }
         self.spaces.order.meet_all();
         Ok(())
     }
 
-    /// The threads of a warp may not wait at different instructions, unless these say so.
+    /// The threads of a warp may not wait at different barriers.
     fn check_alignment(&self, waiting: &[usize]) -> Result<(), Failed> {
         for pair in waiting.windows(2) {
-            let aligned = self.barrier_of(pair[1]).is_some_and(|barrier| barrier.aligned);
             let [one, other] = [pair[0], pair[1]].map(|number| self.threads[number].next);
-            if pair[0] / LANES == pair[1] / LANES && aligned && one != other {
+            if pair[0] / LANES == pair[1] / LANES && one != other {
                 let line = self.program.code[one - 1].line;
                 let what =
                     format!("divergent barrier: thread number {} of this warp waits at line {line}", pair[0]);
@@ -189,20 +160,12 @@ pub(super) fn place_of(number: u32, extent: [u32; 3]) -> [u32; 3] {
 }
 
 /// What a special register of a thread holds.
-fn value(special: Special, number: u32, index: [u32; 3], extent: [u32; 3], grid: [u32; 3]) -> u32 {
-    let lane = number % LANES as u32;
-    match special {
-        Special::Thread(axis) => place_of(number, extent)[usize::from(axis)],
-        Special::BlockExtent(axis) => extent[usize::from(axis)],
-        Special::Block(axis) => index[usize::from(axis)],
-        Special::GridExtent(axis) => grid[usize::from(axis)],
-        Special::Lane => lane,
-        Special::Warp => number / LANES as u32,
-        Special::WarpCount => extent.iter().product::<u32>().div_ceil(LANES as u32),
-        Special::LaneMask(LaneMask::Equal) => 1 << lane,
-        Special::LaneMask(LaneMask::Less) => (1 << lane) - 1,
-        Special::LaneMask(LaneMask::AtMost) => !0 >> (31 - lane),
-        Special::LaneMask(LaneMask::Greater) => !(!0 >> (31 - lane)),
-        Special::LaneMask(LaneMask::AtLeast) => !((1 << lane) - 1),
-    }
+fn value(special: Special, number: u32, index: [u32; 3], launch: &Launch<'_>) -> u64 {
+    u64::from(match special {
+        Special::Thread(axis) => place_of(number, launch.block)[axis],
+        Special::BlockExtent(axis) => launch.block[axis],
+        Special::Block(axis) => index[axis],
+        Special::GridExtent(axis) => launch.grid[axis],
+        Special::Parameter(number) => return launch.parameters[number],
+    })
 }

@@ -2,12 +2,11 @@
 
 use std::collections::VecDeque;
 
-/// A copy.
+/// A copy of 16 bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pending {
     /// Where in shared memory.
     pub(super) address: u64,
-    pub(super) size: usize,
     pub(super) value: u128,
 }
 
@@ -35,12 +34,5 @@ impl Copies {
     pub(super) fn finish_groups(&mut self, but: u32) -> Vec<Pending> {
         let count = self.groups.len().saturating_sub(but as usize);
         self.groups.drain(..count).flatten().collect()
-    }
-
-    /// All copies.
-    pub(super) fn finish_all(&mut self) -> Vec<Pending> {
-        let mut all = self.finish_groups(0);
-        all.append(&mut self.open);
-        all
     }
 }

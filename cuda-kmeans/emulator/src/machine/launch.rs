@@ -21,10 +21,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Launch<'a> {
     pub(crate) grid: [u32; 3],
     pub(crate) block: [u32; 3],
-    /// Bytes of shared memory that the kernel does not declare itself.
-    pub(crate) dynamic: usize,
     /// Values of all parameters.
-    pub(crate) parameters: &'a [u8],
+    pub(crate) parameters: &'a [u64],
     pub(crate) seed: u64,
 }
 
@@ -50,13 +48,12 @@ pub(crate) fn launch(
     let threads = launch.block.iter().product::<u32>() as usize;
     let mut block = Block {
         program,
-        spaces: spaces(program, memory, &launch, threads),
+        spaces: Spaces { global: memory, shared: Shared::new(&program.shared), order: Order::new(threads) },
         registers: vec![0; threads * program.registers.len()],
         threads: (0..threads)
             .map(|_| Thread { next: 0, state: State::Ready, copies: Copies::default() })
             .collect(),
-        grid: launch.grid,
-        extent: launch.block,
+        launch,
         random: Random::new(launch.seed),
         executed: 0,
         conflicts: 0,
@@ -83,24 +80,4 @@ pub(crate) fn launch(
         }
     }
     Ok(Statistics { instructions: block.executed, conflicts: block.conflicts, time: start.elapsed() })
-}
-
-/// The memory of a launch.
-fn spaces<'a>(
-    program: &'a Program,
-    memory: &'a mut Memory,
-    launch: &Launch<'a>,
-    threads: usize,
-) -> Spaces<'a> {
-    let declared = program.shared.variables.iter().filter(|&&(_, _, size)| size > 0);
-    let variables = declared.map(|&(_, start, size)| (start, size));
-    let dynamic = (program.shared.end, launch.dynamic);
-    Spaces {
-        global: memory,
-        shared: Shared::new(variables.chain([dynamic]), program.granule),
-        order: Order::new(threads),
-        parameters: launch.parameters,
-        local: vec![0; threads * program.local.room()],
-        locals: &program.local,
-    }
 }

@@ -10,7 +10,7 @@ const START: u64 = (1 << (PART - 1)) + 256;
 
 /// Memory of a device.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub struct Memory {
     /// By number; `None` once freed, so that addresses are never used again.
     allocations: Vec<Option<Allocation>>,
     capacity: usize,
@@ -22,43 +22,33 @@ struct Allocation {
     bytes: Vec<u8>,
     /// A bit for each byte that has been written.
     written: Vec<u64>,
-    constant: bool,
 }
 
 impl Memory {
     /// Memory of so many bytes.
-    pub(crate) fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize) -> Self {
         Self { allocations: Vec::new(), capacity, used: 0 }
     }
 
     /// Bytes that are free, and all bytes.
-    pub(crate) fn room(&self) -> (usize, usize) {
+    pub fn room(&self) -> (usize, usize) {
         (self.capacity - self.used, self.capacity)
     }
 
     /// The address of new memory, unless there is none.
-    pub(crate) fn allocate(&mut self, size: usize) -> Option<u64> {
+    pub fn allocate(&mut self, size: usize) -> Option<u64> {
         let taken = size.checked_next_multiple_of(256)?;
         if taken > self.capacity - self.used || size as u64 >= START / 2 {
             return None;
         }
         self.used += taken;
         let (bytes, written) = (vec![0; size], vec![0; size.div_ceil(64)]);
-        self.allocations.push(Some(Allocation { bytes, written, constant: false }));
+        self.allocations.push(Some(Allocation { bytes, written }));
         Some(address_of(self.allocations.len() - 1))
     }
 
-    /// Makes memory that kernels may not write.
-    pub(crate) fn make_constant(&mut self, address: u64) {
-        if let Ok((number, _)) = self.locate(address, 0)
-            && let Some(allocation) = &mut self.allocations[number]
-        {
-            allocation.constant = true;
-        }
-    }
-
     /// Frees memory; false if the address is not the start of any.
-    pub(crate) fn free(&mut self, address: u64) -> bool {
+    pub fn free(&mut self, address: u64) -> bool {
         let number = (address >> PART).wrapping_sub(1) as usize;
         let known = address & ((1 << PART) - 1) == START;
         let freed = self.allocations.get_mut(number).filter(|_| known).and_then(Option::take);
@@ -125,16 +115,13 @@ impl Memory {
         }
         let (number, offset) = self.locate(address, size)?;
         let Some(allocation) = &mut self.allocations[number] else { return Err(self.beyond(address, size)) };
-        if allocation.constant {
-            return Err(Wrong::illegal(format!("constant address {address:#x} is written")));
-        }
         allocation.written[offset / 64] |= ((1 << size) - 1) << (offset % 64);
         set_number_at(&mut allocation.bytes, offset, size, value);
         Ok(())
     }
 
     /// Copies from the host; false if the memory is not there.
-    pub(crate) fn write(&mut self, address: u64, bytes: &[u8]) -> bool {
+    pub fn write(&mut self, address: u64, bytes: &[u8]) -> bool {
         let Some((allocation, offset)) = self.part(address, bytes.len()) else { return false };
         allocation.bytes[offset..offset + bytes.len()].copy_from_slice(bytes);
         allocation.mark(offset, bytes.len());
@@ -142,41 +129,18 @@ impl Memory {
     }
 
     /// Copies to the host; false if the memory is not there.
-    pub(crate) fn read(&self, address: u64, bytes: &mut [u8]) -> bool {
+    pub fn read(&self, address: u64, bytes: &mut [u8]) -> bool {
         let Ok((number, offset)) = self.locate(address, bytes.len()) else { return false };
         let Some(allocation) = &self.allocations[number] else { return false };
         bytes.copy_from_slice(&allocation.bytes[offset..offset + bytes.len()]);
         true
     }
 
-    /// Repeats a pattern; false if the memory is not there.
-    pub(crate) fn fill(&mut self, address: u64, pattern: &[u8], count: usize) -> bool {
-        let Some(length) = pattern.len().checked_mul(count) else { return false };
-        let Some((allocation, offset)) = self.part(address, length) else { return false };
-        for to in allocation.bytes[offset..offset + length].chunks_exact_mut(pattern.len()) {
-            to.copy_from_slice(pattern);
-        }
-        allocation.mark(offset, length);
-        true
-    }
-
-    /// Copies within the device. What was never written stays so.
-    pub(crate) fn copy(&mut self, to: u64, from: u64, size: usize) -> bool {
-        let Ok((number, start)) = self.locate(from, size) else { return false };
-        let Some(source) = &self.allocations[number] else { return false };
-        let bytes = source.bytes[start..start + size].to_vec();
-        let written: Vec<bool> =
-            (start..start + size).map(|at| source.written[at / 64] >> (at % 64) & 1 == 1).collect();
-        let Some((target, offset)) = self.part(to, size) else { return false };
-        target.bytes[offset..offset + size].copy_from_slice(&bytes);
-        for (at, written) in (offset..).zip(written) {
-            let bit = 1 << (at % 64);
-            if written {
-                target.written[at / 64] |= bit;
-            } else {
-                target.written[at / 64] &= !bit;
-            }
-        }
+    /// Repeats a byte; false if the memory is not there.
+    pub fn fill(&mut self, address: u64, value: u8, count: usize) -> bool {
+        let Some((allocation, offset)) = self.part(address, count) else { return false };
+        allocation.bytes[offset..offset + count].fill(value);
+        allocation.mark(offset, count);
         true
     }
 

@@ -1,7 +1,7 @@
 //! Products of matrices that lanes of a warp hold.
 
 use super::LANES;
-use crate::{alu::toward_zero, error::Wrong, program::Tiles};
+use crate::{alu::toward_zero, error::Wrong};
 
 /// Registers of all lanes.
 pub(super) struct Fragments {
@@ -16,26 +16,21 @@ const UNUSED: u64 = 0x1FFF;
 /// Sets `c` to the product of `a` and `b`, plus `c`.
 ///
 /// Products are exact, and so is their sum, nearly. Its digits are cut off, as tensor cores do.
-pub(super) fn multiply(kind: Tiles, fragments: &mut Fragments) -> Result<(), (usize, Box<Wrong>)> {
-    let (mut a, mut b) = ([[0.0; 16]; 16], [[0.0; 16]; 8]);
+pub(super) fn multiply(fragments: &mut Fragments) -> Result<(), (usize, Box<Wrong>)> {
+    let (mut a, mut b) = ([[0.0; 8]; 16], [[0.0; 8]; 8]);
     for lane in 0..LANES {
         let (group, member) = (lane / 4, lane % 4);
         for (number, values) in fragments.a.iter().enumerate() {
-            let row = &mut a[group + 8 * (number & 1)];
-            place(kind, row, member, number / 2, values[lane]).map_err(|wrong| (lane, wrong))?;
+            a[group + 8 * (number & 1)][member + 4 * (number / 2)] = operand(values[lane], lane)?;
         }
         for (number, values) in fragments.b.iter().enumerate() {
-            place(kind, &mut b[group], member, number, values[lane]).map_err(|wrong| (lane, wrong))?;
+            b[group][member + 4 * number] = operand(values[lane], lane)?;
         }
     }
-    let depth = match kind {
-        Tiles::Tensor => 8,
-        Tiles::Brain => 16,
-    };
     for lane in 0..LANES {
         let (group, member) = (lane / 4, lane % 4);
         for (number, values) in fragments.c.iter_mut().enumerate() {
-            let (row, column) = (&a[group + 8 * (number / 2)][..depth], &b[2 * member + number % 2][..depth]);
+            let (row, column) = (&a[group + 8 * (number / 2)], &b[2 * member + number % 2]);
             let products: f64 = row.iter().zip(column).map(|(a, b)| a * b).sum();
             let sum = f64::from(f32::from_bits(values[lane] as u32)) + products;
             values[lane] = u64::from(toward_zero(sum).to_bits());
@@ -44,21 +39,11 @@ pub(super) fn multiply(kind: Tiles, fragments: &mut Fragments) -> Result<(), (us
     Ok(())
 }
 
-/// Places the values of a register among those of a row: it has the first or the second half of the row's registers.
-fn place(kind: Tiles, row: &mut [f64; 16], member: usize, half: usize, bits: u64) -> Result<(), Box<Wrong>> {
-    match kind {
-        Tiles::Tensor => {
-            if bits & UNUSED != 0 {
-                let what =
-                    format!("operand {:#010x} of mma is no tf32: the low 13 bits are not zero", bits as u32);
-                return Err(Wrong::failed(what));
-            }
-            row[member + 4 * half] = f64::from(f32::from_bits(bits as u32));
-        }
-        Tiles::Brain => {
-            row[2 * member + 8 * half] = f64::from(f32::from_bits((bits as u32) << 16));
-            row[2 * member + 8 * half + 1] = f64::from(f32::from_bits(bits as u32 & 0xFFFF_0000));
-        }
+/// The value of an operand, whose digits have to be as few as the hardware takes.
+fn operand(bits: u64, lane: usize) -> Result<f64, (usize, Box<Wrong>)> {
+    if bits & UNUSED != 0 {
+        let what = format!("operand {:#010x} of mma is no tf32: the low 13 bits are not zero", bits as u32);
+        return Err((lane, Wrong::failed(what)));
     }
-    Ok(())
+    Ok(f64::from(f32::from_bits(bits as u32)))
 }

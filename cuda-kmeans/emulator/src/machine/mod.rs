@@ -14,7 +14,7 @@ mod warp;
 
 pub use launch::Statistics;
 pub(crate) use launch::{Launch, launch};
-pub(crate) use memory::Memory;
+pub use memory::Memory;
 
 /// Lanes of a warp.
 const LANES: usize = 32;

@@ -15,6 +15,8 @@ pub(super) struct Order {
     heard: Vec<[u32; LANES]>,
     /// The latest clock of each warp.
     latest: Vec<u32>,
+    /// The clock of each warp when all of its lanes last met: all of them have heard of that.
+    met: Vec<u32>,
 }
 
 /// When a thread did something.
@@ -33,7 +35,8 @@ impl Stamp {
 impl Order {
     /// Clocks of a block of so many threads.
     pub(super) fn new(threads: usize) -> Self {
-        Self { epoch: 0, heard: vec![[0; LANES]; threads], latest: vec![0; threads.div_ceil(LANES)] }
+        let clocks = vec![0; threads.div_ceil(LANES)];
+        Self { epoch: 0, heard: vec![[0; LANES]; threads], latest: clocks.clone(), met: clocks }
     }
 
     /// All threads have met.
@@ -44,6 +47,10 @@ impl Order {
     /// Lanes of a warp have met.
     pub(super) fn meet(&mut self, warp: usize, members: u32) {
         self.latest[warp] += 1;
+        if members == !0 {
+            self.met[warp] = self.latest[warp];
+            return;
+        }
         let first = warp * LANES;
         let mut all = [0; LANES];
         for lane in lanes(members) {
@@ -61,16 +68,20 @@ impl Order {
 
     /// Now, as a thread sees it.
     pub(super) fn now(&self, thread: u16) -> Stamp {
-        let clock = self.heard[usize::from(thread)][usize::from(thread) % LANES];
-        Stamp { epoch: self.epoch, clock, thread }
+        Stamp { epoch: self.epoch, clock: self.clock_of(thread, thread), thread }
     }
 
     /// Whether what was done then is over for a thread.
     pub(super) fn is_over(&self, then: Stamp, thread: u16) -> bool {
         then.epoch != self.epoch
             || then.thread == thread
-            || same_warp(then.thread, thread)
-                && self.heard[usize::from(thread)][usize::from(then.thread) % LANES] > then.clock
+            || same_warp(then.thread, thread) && self.clock_of(then.thread, thread) > then.clock
+    }
+
+    /// What a thread has heard of the clock of another of its warp.
+    fn clock_of(&self, other: u16, thread: u16) -> u32 {
+        let heard = self.heard[usize::from(thread)][usize::from(other) % LANES];
+        heard.max(self.met[usize::from(thread) / LANES])
     }
 }
 

@@ -5,19 +5,20 @@ use super::{
     memory::{number_at, set_number_at},
     order::{Order, Stamp, lanes, same_warp},
 };
-use crate::error::Wrong;
+use crate::{error::Wrong, program::Place};
 
 /// No thread, and no set of lanes.
 const NOBODY: u16 = u16::MAX;
 const NO_SET: u32 = u32::MAX;
+
+/// Bytes whose accesses are not told apart.
+const GRANULE: usize = 4;
 
 /// Shared memory.
 #[derive(Debug)]
 pub(super) struct Shared {
     bytes: Vec<u8>,
     granules: Vec<Granule>,
-    /// Bytes of a granule.
-    size: usize,
     /// The number of the block.
     block: u32,
     /// Clocks of lanes, for granules that several lanes of a warp accessed since the last barrier of the block.
@@ -30,10 +31,9 @@ pub(super) struct Shared {
 pub(super) enum Kind {
     Read,
     Write,
-    Atomic,
 }
 
-/// Bytes whose accesses are not told apart.
+/// What is known of [`GRANULE`] bytes.
 #[derive(Debug, Clone, Copy)]
 struct Granule {
     /// Whether it belongs to a variable.
@@ -43,13 +43,12 @@ struct Granule {
     /// The thread whose copy into it has not been awaited.
     copied: u16,
     write: Stamp,
-    reads: Group,
-    atomics: Group,
+    reads: Readers,
 }
 
-/// Accesses since the last barrier of the block.
+/// Who has read since the last barrier of the block.
 #[derive(Debug, Clone, Copy)]
-struct Group {
+struct Readers {
     first: Stamp,
     /// More lanes of the same warp.
     set: u32,
@@ -57,32 +56,21 @@ struct Group {
     other: u16,
 }
 
-const UNUSED: Group = Group { first: Stamp::NEVER, set: NO_SET, other: NOBODY };
+const UNREAD: Readers = Readers { first: Stamp::NEVER, set: NO_SET, other: NOBODY };
 
 impl Shared {
-    /// Memory whose variables are at these addresses, with these sizes.
-    pub(super) fn new(variables: impl Iterator<Item = (usize, usize)>, size: usize) -> Self {
-        let unused = Granule {
-            known: false,
-            written: 0,
-            copied: NOBODY,
-            write: Stamp::NEVER,
-            reads: UNUSED,
-            atomics: UNUSED,
-        };
-        let mut shared =
-            Self { bytes: Vec::new(), granules: Vec::new(), size, block: 0, sets: Vec::new(), epoch: 0 };
-        for (start, length) in variables {
-            let end = start + length;
-            if end > shared.bytes.len() {
-                shared.bytes.resize(end.next_multiple_of(16), 0);
-                shared.granules.resize(shared.bytes.len() / size, unused);
-            }
-            for granule in &mut shared.granules[start / size..end / size] {
+    /// Memory with these variables.
+    pub(super) fn new(variables: &[Place]) -> Self {
+        let unused = Granule { known: false, written: 0, copied: NOBODY, write: Stamp::NEVER, reads: UNREAD };
+        let end = variables.iter().map(|place| place.offset + place.size).max().unwrap_or(0);
+        let mut granules = vec![unused; end.div_ceil(GRANULE)];
+        for place in variables {
+            // Of a variable that ends within a granule nobody can read the rest: accesses are of whole ones.
+            for granule in &mut granules[place.offset / GRANULE..(place.offset + place.size) / GRANULE] {
                 granule.known = true;
             }
         }
-        shared
+        Self { bytes: vec![0; GRANULE * granules.len()], granules, block: 0, sets: Vec::new(), epoch: 0 }
     }
 
     /// The next block: nothing is written.
@@ -104,12 +92,12 @@ impl Shared {
             self.epoch = order.epoch;
             self.sets.clear();
         }
-        for at in start / self.size..(start + size) / self.size {
+        for at in start / GRANULE..(start + size) / GRANULE {
             let granule = &self.granules[at];
             if granule.copied != NOBODY {
                 return Err(self.awaited(at));
             }
-            if kind != Kind::Write && granule.written != self.block {
+            if kind == Kind::Read && granule.written != self.block {
                 return Err(self.unwritten(at));
             }
             if let Some((what, other)) = self.conflict(kind, thread, granule, order) {
@@ -126,7 +114,7 @@ impl Shared {
             return Err(Wrong::misaligned(address, size));
         }
         let start = usize::try_from(address).unwrap_or(usize::MAX);
-        let granules = start / self.size..start.saturating_add(size) / self.size;
+        let granules = start / GRANULE..start.saturating_add(size) / GRANULE;
         match self.granules.get(granules) {
             Some(granules) if granules.iter().all(|granule| granule.known) => Ok(start),
             _ => Err(Wrong::illegal(format!("shared address {address:#x} ({size} bytes) is in no variable"))),
@@ -144,21 +132,16 @@ impl Shared {
         if !order.is_over(granule.write, thread) {
             return Some(("was written", granule.write.thread));
         }
-        if kind != Kind::Read
+        if kind == Kind::Write
             && let Some(other) = self.unfinished(&granule.reads, thread, order)
         {
             return Some(("was read", other));
-        }
-        if kind != Kind::Atomic
-            && let Some(other) = self.unfinished(&granule.atomics, thread, order)
-        {
-            return Some(("was written atomically", other));
         }
         None
     }
 
     /// A thread of a group whose access is not over.
-    fn unfinished(&self, group: &Group, thread: u16, order: &Order) -> Option<u16> {
+    fn unfinished(&self, group: &Readers, thread: u16, order: &Order) -> Option<u16> {
         let first = group.first;
         if first.epoch != order.epoch {
             return None;
@@ -180,17 +163,14 @@ impl Shared {
     /// Remembers an access.
     fn remember(&mut self, kind: Kind, at: usize, now: Stamp) {
         let granule = &mut self.granules[at];
-        let group = match kind {
-            Kind::Write => {
-                granule.write = now;
-                granule.written = self.block;
-                return;
-            }
-            Kind::Read => &mut granule.reads,
-            Kind::Atomic => &mut granule.atomics,
-        };
+        if kind == Kind::Write {
+            granule.write = now;
+            granule.written = self.block;
+            return;
+        }
+        let group = &mut granule.reads;
         if group.first.epoch != now.epoch {
-            *group = Group { first: now, ..UNUSED };
+            *group = Readers { first: now, ..UNREAD };
         } else if !same_warp(group.first.thread, now.thread) {
             group.other = now.thread;
         } else if group.set != NO_SET {
@@ -208,7 +188,7 @@ impl Shared {
 
     /// Says that a copy is on its way, or that it is no more.
     pub(super) fn set_copied(&mut self, start: usize, size: usize, thread: Option<u16>) {
-        for granule in &mut self.granules[start / self.size..(start + size) / self.size] {
+        for granule in &mut self.granules[start / GRANULE..(start + size) / GRANULE] {
             granule.copied = thread.unwrap_or(NOBODY);
         }
     }
@@ -225,7 +205,7 @@ impl Shared {
 
     #[cold]
     fn awaited(&self, at: usize) -> Box<Wrong> {
-        let (address, thread) = (at * self.size, self.granules[at].copied);
+        let (address, thread) = (at * GRANULE, self.granules[at].copied);
         Wrong::failed(format!(
             "cp.async of thread number {thread} to shared address {address:#x} was not awaited"
         ))
@@ -233,7 +213,7 @@ impl Shared {
 
     #[cold]
     fn unwritten(&self, at: usize) -> Box<Wrong> {
-        Wrong::failed(format!("shared address {:#x} was never written by this block", at * self.size))
+        Wrong::failed(format!("shared address {:#x} was never written by this block", at * GRANULE))
     }
 
     #[cold]
@@ -241,9 +221,8 @@ impl Shared {
         let how = match kind {
             Kind::Read => "read",
             Kind::Write => "written",
-            Kind::Atomic => "written atomically",
         };
-        let address = at * self.size;
+        let address = at * GRANULE;
         Wrong::failed(format!(
             "race: shared address {address:#x} is {how}, and {what} by thread number {other}, with no barrier in between"
         ))

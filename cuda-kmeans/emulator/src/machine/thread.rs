@@ -1,10 +1,7 @@
 //! Runs a thread until it has to wait.
 
 use super::{block::Block, copies::Copies};
-use crate::{
-    error::Wrong,
-    program::{Operation, extended},
-};
+use crate::{error::Wrong, program::Operation};
 
 /// How many instructions a thread may run before others get their turn.
 const TURN: u64 = 1 << 20;
@@ -36,11 +33,14 @@ impl Block<'_> {
         let thread = &mut self.threads[usize::from(number)];
         let registers = &mut self.registers[usize::from(number) * slots..][..slots];
         let spaces = &mut self.spaces;
-        let mut left = TURN;
-        while left > 0 {
+        let (mut next, mut left) = (thread.next, TURN);
+        let mut go = || loop {
+            if left == 0 {
+                return Ok(State::Ready);
+            }
             left -= 1;
-            let instruction = &self.program.code[thread.next];
-            thread.next += 1;
+            let instruction = &self.program.code[next];
+            next += 1;
             if (registers[usize::from(instruction.guard)] != 0) == instruction.unless {
                 continue;
             }
@@ -50,71 +50,62 @@ impl Block<'_> {
                     let [a, b, c, d] = [a, b, c, d].map(|&slot| registers[at(slot)]);
                     registers[at(*to)] = function(a, b, c, d);
                 }
-                Operation::Branch { to } => thread.next = *to as usize,
-                Operation::Load { access, to, sign } => {
-                    let size = usize::from(access.size);
+                Operation::Split { low, high, from } => {
+                    let value = registers[at(*from)];
+                    registers[at(*low)] = value & 0xFFFF_FFFF;
+                    registers[at(*high)] = value >> 32;
+                }
+                Operation::Branch { to } => next = *to as usize,
+                Operation::Load { access, to } => {
+                    let size = access.size * access.count;
                     let address = registers[at(access.base)].wrapping_add(access.offset as u64);
-                    let all = size * usize::from(access.count);
-                    let mut value = spaces.load(number, access.space, address, all)?;
+                    let mut value = spaces.load(number, access.space, address, size.into())?;
                     for &to in &to[..usize::from(access.count)] {
-                        let element = value as u64 & (!0 >> (64 - 8 * access.size));
-                        registers[at(to)] = match sign {
-                            Some(register) => extended(element, access.size, *register),
-                            None => element,
-                        };
-                        value = value.checked_shr(8 * u32::from(access.size)).unwrap_or(0);
+                        registers[at(to)] = value as u64 & (!0 >> (64 - 8 * access.size));
+                        value >>= 8 * access.size;
                     }
                 }
                 Operation::Store { access, from } => {
+                    let size = access.size * access.count;
                     let address = registers[at(access.base)].wrapping_add(access.offset as u64);
-                    let all = usize::from(access.size) * usize::from(access.count);
                     let mut value = 0;
                     for &from in from[..usize::from(access.count)].iter().rev() {
                         let element = registers[at(from)] & (!0 >> (64 - 8 * access.size));
                         value = value << (8 * access.size) | u128::from(element);
                     }
-                    spaces.store(number, access.space, address, all, value)?;
+                    spaces.store(number, access.space, address, size.into(), value)?;
                 }
-                Operation::Atomic(atomic) => {
-                    let access = &atomic.access;
+                Operation::AtomicAdd { access, to, by } => {
                     let address = registers[at(access.base)].wrapping_add(access.offset as u64);
-                    let [first, second] = atomic.from.map(|slot| registers[at(slot)]);
-                    let new = |old| (atomic.function)(old, first, second, 0);
-                    let old =
-                        spaces.exchange(number, access.space, address, usize::from(access.size), new)?;
-                    registers[at(atomic.to)] = old;
+                    let old = spaces.global.load(address, 4)? as u32;
+                    let new = old.wrapping_add(registers[at(*by)] as u32);
+                    spaces.global.store(address, 4, new.into())?;
+                    registers[at(*to)] = old.into();
                 }
                 Operation::CopyLater(copy) => {
                     let to = registers[at(copy.to.base)].wrapping_add(copy.to.offset as u64);
                     let from = registers[at(copy.from.base)].wrapping_add(copy.from.offset as u64);
                     let read = registers[at(copy.read)] as u32 as usize;
-                    let pending = spaces.start_copy(number, to, from, usize::from(copy.to.size), read)?;
-                    thread.copies.start(pending);
+                    thread.copies.start(spaces.start_copy(number, to, from, read)?);
                 }
                 Operation::CloseGroup => thread.copies.close_group(),
                 Operation::WaitGroups { but } => {
                     spaces.finish_copies(number, &thread.copies.finish_groups(*but))?;
                 }
-                Operation::WaitAll => spaces.finish_copies(number, &thread.copies.finish_all())?,
-                Operation::Barrier(_) => {
-                    thread.state = State::Barrier;
-                    break;
-                }
-                Operation::Together(_) => {
-                    thread.state = State::Together;
-                    break;
-                }
-                Operation::Time { to } => registers[at(*to)] = self.executed + (TURN - left),
-                Operation::Nothing => {}
-                Operation::Trap => return Err(Wrong::failed("the kernel says that it went wrong")),
+                Operation::Barrier => return Ok(State::Barrier),
+                Operation::Together(_) => return Ok(State::Together),
                 Operation::Exit => {
-                    spaces.finish_copies(number, &thread.copies.finish_all())?;
-                    thread.state = State::Done;
-                    break;
+                    thread.copies.close_group();
+                    spaces.finish_copies(number, &thread.copies.finish_groups(0))?;
+                    return Ok(State::Done);
                 }
             }
-        }
+        };
+        // Kept apart until now, as all goes through the processor's registers then.
+        let ended: Result<State, Box<Wrong>> = go();
+        thread.next = next;
         self.executed += TURN - left;
+        thread.state = ended?;
         Ok(())
     }
 }

@@ -6,11 +6,12 @@ use super::{
     mma::{self, Fragments},
     order::lanes,
     shared::Kind,
+    spaces::Spaces,
     thread::State,
 };
 use crate::{
     error::Wrong,
-    program::{Access, Agreement, Operation, Program, Shuffle, Task, Together},
+    program::{Access, Operation, Program, Shuffle, Task, Together},
 };
 
 /// Lanes that do something together.
@@ -70,41 +71,18 @@ impl Block<'_> {
                 let ballot = self.holding(group, *predicate);
                 self.scatter(group, *to, |_| u64::from(ballot));
             }
-            Task::Vote { to, predicate, kind } => {
-                let holding = self.holding(group, *predicate);
-                let result = match kind {
-                    Agreement::All => holding == group.members,
-                    Agreement::Any => holding != 0,
-                    Agreement::Uniform => holding == 0 || holding == group.members,
-                };
-                self.scatter(group, *to, |_| u64::from(result));
-            }
-            Task::MatchAny { to, value } => {
+            Task::Match { to, value } => {
                 let values = self.gather(group, *value);
                 self.scatter(group, *to, |lane| u64::from(equal_to(&values, values[lane], group.members)));
             }
-            Task::MatchAll { to, same, value } => {
-                let values = self.gather(group, *value);
-                let first = group.members.trailing_zeros() as usize;
-                let all = equal_to(&values, values[first], group.members) == group.members;
-                self.scatter(group, *to, |_| if all { u64::from(group.members) } else { 0 });
-                self.scatter(group, *same, |_| u64::from(all));
-            }
-            Task::Reduce { function, to, value } => {
-                let values = self.gather(group, *value);
-                let all = lanes(group.members).map(|lane| values[lane]).reduce(|a, b| function(a, b, 0, 0));
-                self.scatter(group, *to, |_| all.unwrap_or(0) & 0xFFFF_FFFF);
-            }
-            Task::LoadMatrices { access, to, transposed } => {
-                self.load_matrices(group, *access, to, *transposed)?
-            }
-            Task::Multiply { kind, to, a, b, c } => {
+            Task::LoadMatrices { access, to } => self.load_matrices(group, *access, to)?,
+            Task::Multiply { to, a, b, c } => {
                 let mut fragments = Fragments {
                     a: a.map(|slot| self.gather(group, slot)),
                     b: b.map(|slot| self.gather(group, slot)),
                     c: c.map(|slot| self.gather(group, slot)),
                 };
-                mma::multiply(*kind, &mut fragments)
+                mma::multiply(&mut fragments)
                     .map_err(|(lane, wrong)| ((group.first + lane) as u16, wrong))?;
                 for (slot, values) in to.iter().zip(&fragments.c) {
                     self.scatter(group, *slot, |lane| values[lane]);
@@ -151,7 +129,6 @@ impl Block<'_> {
             let (least, most) = (own & segment, own & segment | bound & !segment);
             let (from, inside) = match mode {
                 Shuffle::Up => (own - by, own - by >= most),
-                Shuffle::Down => (own + by, own + by <= most),
                 Shuffle::Butterfly => (own ^ by, own ^ by <= most),
                 Shuffle::Index => (least | by & !segment, least | by & !segment <= most),
             };
@@ -167,34 +144,19 @@ impl Block<'_> {
     }
 
     /// Loads matrices of 8 by 8 halves of words. Lanes give the addresses of rows.
-    fn load_matrices(
-        &mut self,
-        group: &Lanes,
-        access: Access,
-        to: &[u16; 4],
-        transposed: bool,
-    ) -> Result<(), Failed> {
-        for (matrix, &to) in to[..usize::from(access.count)].iter().enumerate() {
-            let mut rows = [0_u128; 8];
-            let mut places = [0; 8];
+    fn load_matrices(&mut self, group: &Lanes, access: Access, to: &[u16; 4]) -> Result<(), Failed> {
+        for (matrix, &to) in to.iter().enumerate() {
+            let (mut rows, mut places) = ([0_u128; 8], [0; 8]);
             for (row, (value, place)) in rows.iter_mut().zip(&mut places).enumerate() {
                 let number = group.first + 8 * matrix + row;
-                let address =
-                    self.register(number, access.base).wrapping_add(access.offset as u64) & 0xFFFF_FFFF;
-                let spaces = &mut self.spaces;
-                let at = spaces.shared.touch(Kind::Read, number as u16, address, 16, &spaces.order);
+                let address = self.register(number, access.base).wrapping_add(access.offset as u64);
+                let Spaces { shared, order, .. } = &mut self.spaces;
+                let at = shared.touch(Kind::Read, number as u16, address, 16, order);
                 let at = at.map_err(|wrong| (number as u16, wrong))?;
-                (*value, *place) = (spaces.shared.get(at, 16), at / 16);
+                (*value, *place) = (shared.get(at, 16), at / 16);
             }
             self.conflicts += bank_conflicts(&places);
-            self.scatter(group, to, |lane| {
-                let half = |row: usize, column: usize| (rows[row] >> (16 * column)) as u64 & 0xFFFF;
-                let (row, column) = (lane / 4, lane % 4 * 2);
-                match transposed {
-                    false => half(row, column) | half(row, column + 1) << 16,
-                    true => half(column, row) | half(column + 1, row) << 16,
-                }
-            });
+            self.scatter(group, to, |lane| (rows[lane / 4] >> (32 * (lane % 4))) as u64 & 0xFFFF_FFFF);
         }
         self.spaces.order.meet(group.first / LANES, group.members);
         Ok(())

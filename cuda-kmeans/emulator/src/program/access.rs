@@ -1,66 +1,31 @@
 //! Decodes accesses to memory.
 
-use super::{Access, Atomic, Copy, Operation, Slot, Space, ZERO, decode::Decoder};
+use super::{Access, Copy, Operation, Space, Special, decode::Decoder};
 use crate::{
-    alu::{Function, add_flushed, bitwise, floating, integer},
     error::Refusal,
     ptx::{Operand, Type},
 };
 
-/// Suffixes that say how memory is cached or ordered, which makes no difference here.
-const HINTS: [&str; 21] = [
-    "weak", "volatile", "relaxed", "acquire", "release", "acq_rel", "cta", "cluster", "gpu", "sys", "nc",
-    "ca", "cg", "cs", "lu", "cv", "wb", "wt", "L2::64B", "L2::128B", "L2::256B",
-];
-
-/// What the suffixes of an access say.
-struct Suffixes<'a> {
-    space: Space,
-    count: u8,
-    /// What is no hint, space, or count.
-    rest: Vec<&'a str>,
-}
-
-impl<'a> Suffixes<'a> {
-    fn of(modifiers: &[&'a str]) -> Self {
-        let mut suffixes = Self { space: Space::Generic, count: 1, rest: Vec::new() };
-        for &modifier in modifiers {
-            match modifier {
-                "global" => suffixes.space = Space::Global,
-                "const" => suffixes.space = Space::Constant,
-                "shared" | "shared::cta" => suffixes.space = Space::Shared,
-                "local" => suffixes.space = Space::Local,
-                "param" | "param::entry" => suffixes.space = Space::Parameter,
-                "v2" => suffixes.count = 2,
-                "v4" => suffixes.count = 4,
-                _ if HINTS.contains(&modifier) || modifier.starts_with("L1::") => {}
-                _ => suffixes.rest.push(modifier),
-            }
-        }
-        suffixes
-    }
-}
-
 impl Decoder<'_> {
-    /// Decodes an access to memory; false if the opcode is none.
-    pub(super) fn memory(&mut self, opcode: &[&str], operands: &[Operand]) -> Result<bool, Refusal> {
+    /// Decodes an access to memory; `None` if the opcode is none.
+    pub(super) fn memory(
+        &mut self,
+        opcode: &[&str],
+        operands: &[Operand],
+    ) -> Result<Option<Operation>, Refusal> {
         match (opcode, operands) {
-            (["ld", modifiers @ ..], [to, address]) => self.load(modifiers, to, address),
-            (["st", modifiers @ ..], [address, from]) => self.store(modifiers, address, from),
-            (["atom", modifiers @ ..], [to, address, from @ ..]) => {
-                let to = self.target(to)?;
-                self.atomic(modifiers, to, address, from)
-            }
-            (["red", modifiers @ ..], [address, from @ ..]) => {
-                let to = self.scratch();
-                self.atomic(modifiers, to, address, from)
+            (["ld", "param", type_], [to, address]) => self.parameter(type_, to, address),
+            (["ld", "global", "nc", rest @ ..], [to, address]) => self.load(Space::Global, rest, to, address),
+            (["ld", "global", rest @ ..], [to, address]) => self.load(Space::Global, rest, to, address),
+            (["ld", "shared", rest @ ..], [to, address]) => self.load(Space::Shared, rest, to, address),
+            (["st", "global", rest @ ..], [address, from]) => self.store(Space::Global, rest, address, from),
+            (["st", "shared", rest @ ..], [address, from]) => self.store(Space::Shared, rest, address, from),
+            (["atom", "global", "add", "u32"], [to, address, by]) => {
+                let access = self.access(Space::Global, 4, 1, address)?;
+                Ok(Some(Operation::AtomicAdd { access, to: self.target(to)?, by: self.source(by)? }))
             }
             (["cp", "async", rest @ ..], _) => self.copy(rest, operands),
-            (["prefetch" | "prefetchu", ..], [_]) => {
-                self.push(Operation::Nothing);
-                Ok(true)
-            }
-            _ => Ok(false),
+            _ => Ok(None),
         }
     }
 
@@ -77,120 +42,85 @@ impl Decoder<'_> {
         };
         let offset =
             i32::try_from(*offset).map_err(|_| self.refuse("the offset of an address is too large"))?;
-        if matches!(space, Space::Shared | Space::Generic) {
-            self.granule = self.granule.min(usize::from(size));
-        }
         Ok(Access { space, base: self.source(base)?, offset, size, count })
     }
 
-    /// The type that an access is of, if that is all that is left of its suffixes.
-    fn accessed(suffixes: &Suffixes<'_>) -> Option<Type> {
-        let [type_] = suffixes.rest[..] else { return None };
-        let type_ = Type::parse(type_).filter(|&type_| type_ != Type::Predicate)?;
-        (type_.width() / 8 * suffixes.count <= 16).then_some(type_)
-    }
-
-    fn load(&mut self, modifiers: &[&str], to: &Operand, address: &Operand) -> Result<bool, Refusal> {
-        let suffixes = Suffixes::of(modifiers);
-        let Some(type_) = Self::accessed(&suffixes) else { return Ok(false) };
-        let access = self.access(suffixes.space, type_.width() / 8, suffixes.count, address)?;
-        let parts = parts(to);
-        if parts.len() != usize::from(suffixes.count) {
-            return Err(self.refuse("the vector has another length"));
-        }
-        let mut slots = [ZERO; 4];
-        for (slot, part) in slots.iter_mut().zip(parts) {
-            *slot = self.target(part)?;
-        }
-        let sign = parts.first().and_then(|part| self.sign_extension(type_, part));
-        self.push(Operation::Load { access, to: slots, sign });
-        Ok(true)
-    }
-
-    fn store(&mut self, modifiers: &[&str], address: &Operand, from: &Operand) -> Result<bool, Refusal> {
-        let suffixes = Suffixes::of(modifiers);
-        let Some(type_) = Self::accessed(&suffixes) else { return Ok(false) };
-        let access = self.access(suffixes.space, type_.width() / 8, suffixes.count, address)?;
-        if matches!(suffixes.space, Space::Constant | Space::Parameter) {
-            return Err(self.refuse("this space cannot be written"));
-        }
-        let parts = parts(from);
-        if parts.len() != usize::from(suffixes.count) {
-            return Err(self.refuse("the vector has another length"));
-        }
-        let from = self.sources(parts)?;
-        self.push(Operation::Store { access, from });
-        Ok(true)
-    }
-
-    fn atomic(
+    /// Parameters are registers that are set from the start.
+    fn parameter(
         &mut self,
-        modifiers: &[&str],
-        to: Slot,
+        type_: &str,
+        to: &Operand,
         address: &Operand,
-        from: &[Operand],
-    ) -> Result<bool, Refusal> {
-        let suffixes = Suffixes::of(modifiers);
-        let [name, type_] = suffixes.rest[..] else { return Ok(false) };
-        let Some(type_) = Type::parse(type_) else { return Ok(false) };
-        let Some(function) = exchanged(name, type_, suffixes.space) else { return Ok(false) };
-        if suffixes.count != 1 || from.len() != 1 + usize::from(name == "cas") {
-            return Ok(false);
+    ) -> Result<Option<Operation>, Refusal> {
+        let (Operand::Address(base, 0), Some(type_)) = (address, Type::parse(type_)) else { return Ok(None) };
+        let Operand::Name(name) = &**base else { return Ok(None) };
+        let size = usize::from(type_.width() / 8);
+        let known = |place: &super::Place| place.name == *name && place.size == size;
+        let number = self.parameters.iter().position(known);
+        let number = number.ok_or_else(|| self.refuse("no parameter of this name and size"))?;
+        let from = self.special(Special::Parameter(number))?;
+        self.compute(|a, _, _, _| a, to, [from, 0, 0, 0])
+    }
+
+    /// The element and their number that the last suffixes of an access say: of words, 16 bytes at most.
+    fn elements(suffixes: &[&str]) -> Option<(u8, u8)> {
+        let (count, type_) = match suffixes {
+            [type_] => (1, type_),
+            ["v2", type_] => (2, type_),
+            ["v4", type_] => (4, type_),
+            _ => return None,
+        };
+        let size = Type::parse(type_)?.width() / 8;
+        (matches!(size, 4 | 8) && size * count <= 16).then_some((size, count))
+    }
+
+    fn load(
+        &mut self,
+        space: Space,
+        suffixes: &[&str],
+        to: &Operand,
+        address: &Operand,
+    ) -> Result<Option<Operation>, Refusal> {
+        let Some((size, count)) = Self::elements(suffixes) else { return Ok(None) };
+        let to = self.targets(self.parts(to, count)?)?;
+        Ok(Some(Operation::Load { access: self.access(space, size, count, address)?, to }))
+    }
+
+    fn store(
+        &mut self,
+        space: Space,
+        suffixes: &[&str],
+        address: &Operand,
+        from: &Operand,
+    ) -> Result<Option<Operation>, Refusal> {
+        let Some((size, count)) = Self::elements(suffixes) else { return Ok(None) };
+        let from = self.sources(self.parts(from, count)?)?;
+        Ok(Some(Operation::Store { access: self.access(space, size, count, address)?, from }))
+    }
+
+    /// The elements of a vector, or what is none.
+    pub(super) fn parts<'a>(&self, operand: &'a Operand, count: u8) -> Result<&'a [Operand], Refusal> {
+        let parts = match operand {
+            Operand::Vector(parts) => parts,
+            _ => std::slice::from_ref(operand),
+        };
+        match parts.len() == usize::from(count) {
+            true => Ok(parts),
+            false => Err(self.refuse("the vector has another length")),
         }
-        let access = self.access(suffixes.space, type_.width() / 8, 1, address)?;
-        let [first, second, ..] = self.sources(from)?;
-        self.push(Operation::Atomic(Box::new(Atomic { access, function, to, from: [first, second] })));
-        Ok(true)
     }
 
     /// `cp.async`.
-    fn copy(&mut self, modifiers: &[&str], operands: &[Operand]) -> Result<bool, Refusal> {
-        let operation = match (modifiers, operands) {
-            (["commit_group"], []) => Operation::CloseGroup,
-            (["wait_all"], []) => Operation::WaitAll,
-            (["wait_group"], [Operand::Number(but)]) => Operation::WaitGroups { but: *but as u32 },
-            (
-                [cache @ ("ca" | "cg"), "shared" | "shared::cta", "global", hints @ ..],
-                [to, from, Operand::Number(size), rest @ ..],
-            ) if hints.iter().all(|hint| HINTS.contains(hint)) => {
-                let size = *size as u8;
-                if !(size == 16 || *cache == "ca" && matches!(size, 4 | 8)) {
-                    return Err(self.refuse("copies of this size are not supported"));
-                }
-                let read = match rest {
-                    [] => self.constant(u64::from(size))?,
-                    [read] if self.type_of(read) != Some(Type::Predicate) => self.source(read)?,
-                    _ => return Ok(false),
-                };
-                let to = self.access(Space::Shared, size, 1, to)?;
-                let from = self.access(Space::Global, size, 1, from)?;
-                Operation::CopyLater(Box::new(Copy { to, from, read }))
+    fn copy(&mut self, modifiers: &[&str], operands: &[Operand]) -> Result<Option<Operation>, Refusal> {
+        Ok(match (modifiers, operands) {
+            (["commit_group"], []) => Some(Operation::CloseGroup),
+            (["wait_group"], [Operand::Number(but)]) => Some(Operation::WaitGroups { but: *but as u32 }),
+            (["cg", "shared", "global"], [to, from, Operand::Number(16), read]) => {
+                let to = self.access(Space::Shared, 16, 1, to)?;
+                let from = self.access(Space::Global, 16, 1, from)?;
+                Some(Operation::CopyLater(Box::new(Copy { to, from, read: self.source(read)? })))
             }
-            _ => return Ok(false),
-        };
-        self.push(operation);
-        Ok(true)
-    }
-}
-
-/// The elements of a vector, or what is none.
-fn parts(operand: &Operand) -> &[Operand] {
-    match operand {
-        Operand::Vector(parts) => parts,
-        _ => std::slice::from_ref(operand),
-    }
-}
-
-/// What an atomic operation makes of what is there.
-fn exchanged(name: &str, type_: Type, space: Space) -> Option<Function> {
-    if !matches!(type_.width(), 32 | 64) && name != "cas" {
-        return None;
-    }
-    match (name, type_) {
-        ("add", Type::Float(32)) if space == Space::Global => Some(add_flushed),
-        ("add", Type::Float(_)) => floating(name, &[], type_).map(|float| float.function),
-        ("add" | "min" | "max" | "inc" | "dec", _) => integer(name, &[], type_),
-        ("and" | "or" | "xor" | "exch" | "cas", _) if type_.is_integer() => bitwise(name, &[], type_),
-        _ => None,
+            _ => None,
+        })
     }
 }

@@ -1,15 +1,11 @@
 //! Kernels as the machine runs them: instructions with resolved registers.
 
 mod access;
-mod comparison;
 mod compute;
 mod decode;
-mod link;
-mod warp;
+mod together;
 
-pub(crate) use compute::{LOCAL_WINDOW, PARAMETER_WINDOW, SHARED_WINDOW, extended};
 pub(crate) use decode::decode;
-pub(crate) use link::{Layout, START};
 
 use crate::alu::Function;
 
@@ -38,34 +34,38 @@ pub(crate) enum Operation {
         to: Slot,
         from: [Slot; 4],
     },
+    /// The halves of 64 bits.
+    Split {
+        low: Slot,
+        high: Slot,
+        from: Slot,
+    },
     Branch {
         to: u32,
     },
     Exit,
-    Trap,
-    Nothing,
-    Time {
-        to: Slot,
-    },
     Load {
         access: Access,
         to: [Slot; 4],
-        sign: Option<u8>,
     },
     Store {
         access: Access,
         from: [Slot; 4],
     },
-    Atomic(Box<Atomic>),
+    /// Adds to a word of global memory. Gives what was there.
+    AtomicAdd {
+        access: Access,
+        to: Slot,
+        by: Slot,
+    },
     CopyLater(Box<Copy>),
     CloseGroup,
     /// Waits for all groups of copies but so many.
     WaitGroups {
         but: u32,
     },
-    /// Waits for all copies, those of no group too.
-    WaitAll,
-    Barrier(Box<Barrier>),
+    /// Waits for all threads of the block.
+    Barrier,
     Together(Box<Together>),
 }
 
@@ -84,23 +84,7 @@ pub(crate) struct Access {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Space {
     Global,
-    Constant,
     Shared,
-    Local,
-    Parameter,
-    /// Any of the others: the address says which.
-    Generic,
-}
-
-/// A read and a write that nothing comes between.
-#[derive(Debug)]
-pub(crate) struct Atomic {
-    pub(crate) access: Access,
-    /// New from old and the operands.
-    pub(crate) function: Function,
-    /// Where the old value goes.
-    pub(crate) to: Slot,
-    pub(crate) from: [Slot; 2],
 }
 
 /// A copy from global to shared memory that is only awaited later.
@@ -110,26 +94,6 @@ pub(crate) struct Copy {
     pub(crate) from: Access,
     /// How many bytes are read; zeros follow.
     pub(crate) read: Slot,
-}
-
-/// What a barrier of the block gives to its threads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Vote {
-    Nothing,
-    Count,
-    All,
-    Any,
-}
-
-/// A barrier of the block.
-#[derive(Debug)]
-pub(crate) struct Barrier {
-    pub(crate) name: Slot,
-    pub(crate) vote: Vote,
-    pub(crate) to: Slot,
-    pub(crate) predicate: Slot,
-    /// Whether the threads of a warp have to come to it together.
-    pub(crate) aligned: bool,
 }
 
 /// What lanes of a warp do together.
@@ -157,35 +121,18 @@ pub(crate) enum Task {
         to: Slot,
         predicate: Slot,
     },
-    /// Whether it holds in so many lanes.
-    Vote {
-        to: Slot,
-        predicate: Slot,
-        kind: Agreement,
-    },
     /// The lanes that have the same value.
-    MatchAny {
+    Match {
         to: Slot,
         value: Slot,
     },
-    /// The lanes, if all have the same value.
-    MatchAll {
-        to: Slot,
-        same: Slot,
-        value: Slot,
-    },
-    Reduce {
-        function: Function,
-        to: Slot,
-        value: Slot,
-    },
+    /// Loads four matrices of 8 by 8 halves of words.
     LoadMatrices {
         access: Access,
         to: [Slot; 4],
-        transposed: bool,
     },
+    /// Adds a product of matrices of 16 by 8 and 8 by 8 floats.
     Multiply {
-        kind: Tiles,
         to: [Slot; 4],
         a: [Slot; 4],
         b: [Slot; 2],
@@ -197,56 +144,25 @@ pub(crate) enum Task {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shuffle {
     Up,
-    Down,
     Butterfly,
     Index,
 }
 
-/// What a vote asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Agreement {
-    All,
-    Any,
-    /// Whether all lanes have the same truth.
-    Uniform,
-}
-
-/// Tiles that are multiplied: 16 by 8 results of 8 or 16 products each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tiles {
-    /// 8 products of floats of 19 bits.
-    Tensor,
-    /// 16 products of floats of 16 bits.
-    Brain,
-}
-
 /// Registers that threads start with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Special {
-    Thread(u8),
-    BlockExtent(u8),
-    Block(u8),
-    GridExtent(u8),
-    Lane,
-    Warp,
-    WarpCount,
-    LaneMask(LaneMask),
-}
-
-/// Lanes by how their number compares with a lane's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum LaneMask {
-    Equal,
-    Less,
-    AtMost,
-    Greater,
-    AtLeast,
-}
-
-/// A parameter of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parameter {
-    /// Where it is among all.
+pub(crate) enum Special {
+    Thread(usize),
+    BlockExtent(usize),
+    Block(usize),
+    GridExtent(usize),
+    Parameter(usize),
+}
+
+/// A piece of memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub(crate) name: String,
+    /// Where it is in its space.
     pub offset: usize,
     /// Bytes.
     pub size: usize,
@@ -260,10 +176,7 @@ pub(crate) struct Program {
     /// Registers of a thread at its start.
     pub(crate) registers: Vec<u64>,
     pub(crate) specials: Vec<(Slot, Special)>,
-    pub(crate) parameters: Vec<Parameter>,
-    pub(crate) max_threads: Option<[u32; 3]>,
-    pub(crate) shared: Layout,
-    pub(crate) local: Layout,
-    /// Bytes of shared memory whose accesses are told apart.
-    pub(crate) granule: usize,
+    pub(crate) parameters: Vec<Place>,
+    pub(crate) most_threads: Option<u64>,
+    pub(crate) shared: Vec<Place>,
 }

@@ -24,10 +24,6 @@ pub(super) fn lex(text: &str) -> Result<Vec<(Token<'_>, u32)>, Refusal> {
     while let Some(first) = rest.chars().next() {
         let length = match first {
             '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
-            '/' if rest.starts_with("/*") => match rest.find("*/") {
-                Some(end) => end + 2,
-                None => return Err(Refusal::new(line, "a comment without end")),
-            },
             _ if first.is_whitespace() => first.len_utf8(),
             _ => {
                 let (token, length) = token(rest, first).map_err(|why| Refusal::new(line, why))?;
@@ -49,7 +45,7 @@ fn token(rest: &str, first: char) -> Result<(Token<'_>, usize), &'static str> {
             None => return Err("a string without end"),
         },
         '0'..='9' => {
-            let length = run(rest, |_, c| c.is_ascii_alphanumeric() || c == '.');
+            let length = run(rest, |c| c.is_ascii_alphanumeric());
             (Token::Number(&rest[..length]), length)
         }
         '.' | '_' | '$' | '%' => word(rest, first),
@@ -58,18 +54,14 @@ fn token(rest: &str, first: char) -> Result<(Token<'_>, usize), &'static str> {
     })
 }
 
-/// A word: dots and double colons (as in `L2::128B`) belong to it, a single colon ends it.
+/// A word, to which dots belong.
 fn word(rest: &str, first: char) -> (Token<'_>, usize) {
-    let bytes = rest.as_bytes();
-    let length = run(rest, |at, c| match c {
-        ':' => bytes.get(at + 1) == Some(&b':') || bytes.get(at.wrapping_sub(1)) == Some(&b':'),
-        _ => c.is_ascii_alphanumeric() || "_$%.".contains(c),
-    });
+    let length = run(rest, |c| c.is_ascii_alphanumeric() || "_$%.".contains(c));
     let text = &rest[..length];
     (if first == '.' { Token::Directive(text) } else { Token::Word(text) }, length)
 }
 
 /// How far characters belong together.
-fn run(text: &str, belongs: impl Fn(usize, char) -> bool) -> usize {
-    text.char_indices().find(|&(at, c)| !belongs(at, c)).map_or(text.len(), |(at, _)| at)
+fn run(text: &str, belongs: impl Fn(char) -> bool) -> usize {
+    text.find(|c| !belongs(c)).unwrap_or(text.len())
 }

@@ -4,7 +4,6 @@ mod body;
 mod lex;
 mod parse;
 mod syntax;
-mod variable;
 
 pub(crate) use parse::parse;
 pub(crate) use syntax::{Kernel, Operand, Statement, Type, Variable};

@@ -2,7 +2,7 @@
 
 use super::{
     lex::{Token, lex},
-    syntax::{Kernel, Source},
+    syntax::{Kernel, Type, Variable},
 };
 use crate::error::Refusal;
 
@@ -13,24 +13,19 @@ pub(super) struct Parser<'a> {
 }
 
 /// Parses PTX.
-pub(crate) fn parse(text: &str) -> Result<Source, Refusal> {
+pub(crate) fn parse(text: &str) -> Result<Vec<Kernel>, Refusal> {
     let mut parser = Parser { tokens: lex(text)?, at: 0 };
-    let mut source = Source::default();
+    let mut kernels = Vec::new();
     while let Some(token) = parser.next() {
         match token {
-            Token::Directive(".version") => drop(parser.number()?),
+            Token::Directive(".version" | ".target") => parser.skip_line(),
             Token::Directive(".address_size") if parser.number()? == 64 => {}
-            Token::Directive(".target" | ".file" | ".loc") => parser.skip_line(),
-            Token::Directive(".visible" | ".extern" | ".weak") => {}
-            Token::Directive(".section") => parser.skip_block()?,
-            Token::Directive(".global") => source.global.push(parser.variable()?),
-            Token::Directive(".const") => source.constant.push(parser.variable()?),
-            Token::Directive(".shared") => source.shared.push(parser.variable()?),
-            Token::Directive(".entry") => source.kernels.push(parser.kernel()?),
+            Token::Directive(".visible") => {}
+            Token::Directive(".entry") => kernels.push(parser.kernel()?),
             _ => return Err(parser.refuse("not supported outside of a kernel")),
         }
     }
-    Ok(source)
+    Ok(kernels)
 }
 
 impl<'a> Parser<'a> {
@@ -105,36 +100,27 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Skips all up to the end of the next braces.
-    fn skip_block(&mut self) -> Result<(), Refusal> {
-        let mut depth = 0;
-        while let Some(token) = self.next() {
-            match token {
-                Token::Mark('{') => depth += 1,
-                Token::Mark('}') if depth == 1 => return Ok(()),
-                Token::Mark('}') => depth -= 1,
-                _ => {}
-            }
-        }
-        Err(self.refuse("braces without end"))
-    }
-
     /// A kernel, after `.entry`.
     fn kernel(&mut self) -> Result<Kernel, Refusal> {
         let mut kernel = Kernel { name: self.word()?.to_owned(), line: self.line(), ..Kernel::default() };
-        if self.take('(') {
-            while !self.take(')') {
-                if !self.take_directive(".param") {
-                    return Err(self.refuse("a parameter is missing"));
-                }
-                kernel.parameters.push(self.parameter()?);
-                self.take(',');
+        self.expect('(')?;
+        while !self.take(')') {
+            if self.next() != Some(Token::Directive(".param")) {
+                return Err(self.refuse("a parameter is missing"));
             }
+            kernel.parameters.push(self.variable()?);
+            self.take(',');
         }
         while !self.take('{') {
             match self.next() {
-                Some(Token::Directive(".maxntid" | ".reqntid")) => kernel.max_threads = Some(self.extent()?),
-                Some(Token::Directive(".minnctapersm" | ".maxnreg")) => drop(self.number()?),
+                Some(Token::Directive(".maxntid")) => {
+                    let mut most = self.number()?;
+                    while self.take(',') {
+                        most *= self.number()?;
+                    }
+                    kernel.most_threads = Some(most);
+                }
+                Some(Token::Directive(".minnctapersm")) => drop(self.number()?),
                 _ => return Err(self.refuse("not supported in front of the body of a kernel")),
             }
         }
@@ -142,29 +128,30 @@ impl<'a> Parser<'a> {
         Ok(kernel)
     }
 
-    /// One to three numbers.
-    fn extent(&mut self) -> Result<[u32; 3], Refusal> {
-        let mut extent = [1; 3];
-        extent[0] = self.number()? as u32;
-        for along in &mut extent[1..] {
-            if self.take(',') {
-                *along = self.number()? as u32;
-            }
+    /// A variable or parameter, after its state space.
+    pub(super) fn variable(&mut self) -> Result<Variable, Refusal> {
+        let align = if self.take_directive(".align") { self.number()? as usize } else { 1 };
+        let type_ = match self.next() {
+            Some(Token::Directive(name)) => Type::parse(&name[1..]),
+            _ => None,
+        };
+        let type_ = type_.filter(|&type_| type_ != Type::Predicate);
+        let type_ = type_.ok_or_else(|| self.refuse("this type of variable is not supported"))?;
+        let width = usize::from(type_.width() / 8);
+        let name = self.word()?.to_owned();
+        let mut size = width;
+        if self.take('[') {
+            size = (self.number()? as usize).saturating_mul(width);
+            self.expect(']')?;
         }
-        Ok(extent)
+        Ok(Variable { name, align: align.max(width), size })
     }
 }
 
 /// The bits of a literal.
 fn literal(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches('U');
-    match digits.get(..2) {
-        Some("0f" | "0F") => u32::from_str_radix(&digits[2..], 16).ok().map(u64::from),
-        Some("0d" | "0D") => u64::from_str_radix(&digits[2..], 16).ok(),
-        Some("0x" | "0X") => u64::from_str_radix(&digits[2..], 16).ok(),
-        Some("0b" | "0B") => u64::from_str_radix(&digits[2..], 2).ok(),
-        Some(octal) if octal.starts_with('0') && !digits.contains('.') => u64::from_str_radix(digits, 8).ok(),
-        _ if digits.contains('.') => digits.parse::<f64>().ok().map(f64::to_bits),
-        _ => digits.parse().ok(),
+    match text.get(..2) {
+        Some("0f" | "0d" | "0x") => u64::from_str_radix(&text[2..], 16).ok(),
+        _ => text.parse().ok(),
     }
 }

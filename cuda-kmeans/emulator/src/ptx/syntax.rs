@@ -13,8 +13,6 @@ pub(crate) enum Type {
     Signed(u8),
     /// Floats, by width.
     Float(u8),
-    /// The upper half of a 32-bit float.
-    Brain,
     /// One bit.
     Predicate,
 }
@@ -24,9 +22,6 @@ impl Type {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         if text == "pred" {
             return Some(Self::Predicate);
-        }
-        if text == "bf16" {
-            return Some(Self::Brain);
         }
         let width = match text.get(1..)? {
             "8" => 8,
@@ -39,7 +34,7 @@ impl Type {
             b'b' => Some(Self::Bits(width)),
             b'u' => Some(Self::Unsigned(width)),
             b's' => Some(Self::Signed(width)),
-            b'f' if width > 8 => Some(Self::Float(width)),
+            b'f' if width > 16 => Some(Self::Float(width)),
             _ => None,
         }
     }
@@ -48,26 +43,17 @@ impl Type {
     pub(crate) fn width(self) -> u8 {
         match self {
             Self::Bits(width) | Self::Unsigned(width) | Self::Signed(width) | Self::Float(width) => width,
-            Self::Brain => 16,
             Self::Predicate => 1,
         }
-    }
-
-    /// Whether it is a whole number.
-    pub(crate) fn is_integer(self) -> bool {
-        matches!(self, Self::Bits(_) | Self::Unsigned(_) | Self::Signed(_))
     }
 }
 
 /// A named piece of memory.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Variable {
     pub(crate) name: String,
     pub(crate) align: usize,
-    /// `None`: as large as the launch says (dynamic shared memory).
-    pub(crate) size: Option<usize>,
-    /// What it holds at first; zeros follow.
-    pub(crate) initial: Vec<u8>,
+    pub(crate) size: usize,
 }
 
 /// An operand of an instruction.
@@ -85,10 +71,6 @@ pub(crate) enum Operand {
     Vector(Vec<Self>),
     /// `a|b`.
     Pair(Box<Self>, Box<Self>),
-    /// `!p`.
-    Not(Box<Self>),
-    /// `_`: a result that nobody wants.
-    Sink,
 }
 
 /// An instruction.
@@ -97,8 +79,7 @@ pub(crate) struct Statement {
     pub(crate) line: u32,
     /// The predicate it depends on, and whether that has to be false.
     pub(crate) guard: Option<(u32, bool)>,
-    /// The opcode without its suffixes, then these.
-    pub(crate) opcode: Vec<String>,
+    pub(crate) opcode: String,
     pub(crate) operands: Vec<Operand>,
 }
 
@@ -108,21 +89,13 @@ pub(crate) struct Kernel {
     pub(crate) name: String,
     pub(crate) line: u32,
     pub(crate) parameters: Vec<Variable>,
-    /// Threads per block at most, along x, y, and z, if it says.
-    pub(crate) max_threads: Option<[u32; 3]>,
+    /// Threads per block at most, if it says.
+    pub(crate) most_threads: Option<u64>,
     pub(crate) registers: Vec<Type>,
+    /// The numbers of registers.
+    pub(crate) names: HashMap<String, u32>,
     pub(crate) shared: Vec<Variable>,
-    pub(crate) local: Vec<Variable>,
     pub(crate) statements: Vec<Statement>,
     /// Where labels point, in statements.
     pub(crate) labels: HashMap<String, usize>,
-}
-
-/// All of a text.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Source {
-    pub(crate) global: Vec<Variable>,
-    pub(crate) constant: Vec<Variable>,
-    pub(crate) shared: Vec<Variable>,
-    pub(crate) kernels: Vec<Kernel>,
 }

@@ -1,101 +1,89 @@
 //! What tests need to run kernels.
 
-use emulated_cuda::{Device, LaunchError, Shape, Statistics};
+use emulated_cuda::{Device, Fault, LaunchError, Module, Shape, Statistics, Status};
 
-/// A parameter of a kernel.
-#[derive(Debug, Clone, Copy)]
-pub enum Parameter {
-    /// A pointer, or any other 64 bits.
-    Wide(u64),
-    /// 32 bits.
-    Word(u32),
+/// An address that is not the kernel's.
+pub const ILLEGAL: Status = Status::IllegalAddress;
+/// All else.
+pub const FAILED: Status = Status::LaunchFailed;
+
+/// A kernel of one pointer, `%rd1`, whose threads have their number in `%r1` and the address of their word in `%rd3`.
+pub fn kernel(variables: &str, body: &str) -> String {
+    let body = body.replace("; ", ";\n    ");
+    format!(
+        ".version 7.0
+.target sm_80
+.address_size 64
+.visible .entry k(
+    .param .u64 k_param_0
+)
+{{
+    .reg .pred %p<10>;
+    .reg .b16 %rs<10>;
+    .reg .b32 %r<30>;
+    .reg .f32 %f<30>;
+    .reg .f64 %fd<30>;
+    .reg .b64 %rd<30>;
+    {variables}
+    ld.param.u64 %rd1, [k_param_0];
+    mov.u32 %r1, %tid.x;
+    mul.wide.u32 %rd2, %r1, 4;
+    add.s64 %rd3, %rd1, %rd2;
+    {body}
+    ret;
+}}
+"
+    )
 }
 
-/// A device with kernels.
-pub struct Bench {
-    /// The device.
-    pub device: Device,
-    text: String,
+/// A device that runs threads in the order that a seed gives, and memory of it that holds these words.
+pub fn device(words: &[u32], seed: u64) -> (Device, u64) {
+    let mut device = Device::new(1 << 20, seed);
+    let address = device.memory.allocate(words.len() * 4).expect("memory");
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    assert!(device.memory.write(address, &bytes));
+    (device, address)
 }
 
-impl Bench {
-    /// A device that runs threads in the order that a seed gives.
-    pub fn new(text: &str, seed: u64) -> Self {
-        Self { device: Device::new(1 << 30, seed), text: text.to_owned() }
-    }
+/// Words in memory.
+pub fn words(device: &Device, address: u64, count: usize) -> Vec<u32> {
+    let mut bytes = vec![0; 4 * count];
+    assert!(device.memory.read(address, &mut bytes));
+    bytes.as_chunks().0.iter().map(|&word| u32::from_le_bytes(word)).collect()
+}
 
-    /// New memory with these bytes.
-    pub fn upload<T: Copy, const N: usize>(&mut self, values: &[T], bytes: impl Fn(T) -> [u8; N]) -> u64 {
-        let all: Vec<u8> = values.iter().flat_map(|&value| bytes(value)).collect();
-        let address = self.room(all.len());
-        assert!(self.device.write(address, &all));
-        address
-    }
+/// Runs the kernel of a text on a line of blocks that are lines of threads.
+pub fn launch(
+    device: &mut Device,
+    text: &str,
+    blocks: u32,
+    threads: u32,
+    address: u64,
+) -> Result<Statistics, Fault> {
+    let module = Module::load(text).unwrap_or_else(|refusal| panic!("{refusal}"));
+    let shape = Shape { grid: [blocks, 1, 1], block: [threads, 1, 1] };
+    let launched = device.launch(module.kernel("k").expect("the kernel"), shape, &[address]);
+    launched.map_err(|error| match error {
+        LaunchError::Fault(fault) => fault,
+        LaunchError::Shape(why) => panic!("{why}"),
+    })
+}
 
-    /// New memory that nobody has written.
-    pub fn room(&mut self, size: usize) -> u64 {
-        self.device.allocate(size).expect("memory")
-    }
+/// Runs a block of `threads` with 64 words of memory, of which 32 are written: with seven.
+pub fn run(variables: &str, body: &str, threads: u32) -> Result<Vec<u32>, Fault> {
+    let mut device = Device::new(1 << 20, 0);
+    let address = device.memory.allocate(256).expect("memory");
+    assert!(device.memory.write(address, &[7, 0, 0, 0].repeat(32)));
+    launch(&mut device, &kernel(variables, body), 1, threads, address)?;
+    Ok(words(&device, address, 64))
+}
 
-    /// Values in memory.
-    pub fn download<T, const N: usize>(
-        &self,
-        address: u64,
-        count: usize,
-        value: impl Fn([u8; N]) -> T,
-    ) -> Vec<T> {
-        let mut all = vec![0; count * N];
-        assert!(self.device.read(address, &mut all));
-        all.as_chunks::<N>().0.iter().map(|&bytes| value(bytes)).collect()
-    }
-
-    /// Runs a kernel in blocks that are lines of threads.
-    pub fn run(
-        &mut self,
-        name: &str,
-        grid: [u32; 3],
-        threads: u32,
-        dynamic: usize,
-        parameters: &[Parameter],
-    ) -> Result<Statistics, LaunchError> {
-        self.run_blocks(name, grid, [threads, 1, 1], dynamic, parameters)
-    }
-
-    /// Runs a kernel.
-    pub fn run_blocks(
-        &mut self,
-        name: &str,
-        grid: [u32; 3],
-        block: [u32; 3],
-        dynamic: usize,
-        parameters: &[Parameter],
-    ) -> Result<Statistics, LaunchError> {
-        let module = self.device.load(&self.text).unwrap_or_else(|refusal| panic!("{refusal}"));
-        let kernel = module.kernel(name).expect("the kernel");
-        let mut bytes = Vec::new();
-        for (place, parameter) in kernel.parameters().iter().zip(parameters) {
-            bytes.resize(place.offset, 0);
-            match parameter {
-                Parameter::Wide(value) => bytes.extend(value.to_le_bytes()),
-                Parameter::Word(value) => bytes.extend(value.to_le_bytes()),
-            }
-        }
-        self.device.launch(kernel, Shape { grid, block, dynamic }, &bytes)
-    }
-
-    /// Runs a kernel that has to go wrong: what it says.
-    pub fn fault(
-        &mut self,
-        name: &str,
-        grid: [u32; 3],
-        block: u32,
-        parameters: &[Parameter],
-    ) -> emulated_cuda::Fault {
-        match self.run(name, grid, block, 0, parameters) {
-            Err(LaunchError::Fault(fault)) => fault,
-            other => panic!("no fault but {other:?}"),
-        }
-    }
+/// Expects a fault at a line that says `text`.
+pub fn expect(variables: &str, body: &str, threads: u32, status: Status, text: &str, what: &str) -> Fault {
+    let fault = run(variables, body, threads).expect_err("a fault");
+    assert_eq!((fault.status, fault.kernel.as_str()), (status, "k"), "{fault}");
+    assert!(fault.text.contains(text) && fault.what.contains(what), "{fault}");
+    fault
 }
 
 /// Numbers that look random.

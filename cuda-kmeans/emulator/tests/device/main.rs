@@ -1,12 +1,9 @@
 //! Kernels on an emulated device.
 
 mod bench;
-mod checks;
-mod conversions;
-mod floats;
-mod integers;
-mod kernels;
+mod copies;
+mod instructions;
 mod meetings;
-mod surroundings;
-mod table;
+mod memory;
+mod refusals;
 mod tiles;
