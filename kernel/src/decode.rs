@@ -1,17 +1,20 @@
-//! One decode step of one kv head: score, retrieve, attend.
+//! One decode step of one kv head: score, retrieve, attend, and estimate the rest.
 //!
 //! [`decode_step`] is the whole of it on one thread. An engine that spreads a step over threads calls the parts:
 //! [`choose_rows`] per kv head, then [`Kernels::attend`] per kv head and chunk of [`attend_chunk`] chosen positions,
-//! then [`Partial::merge`] in the chunks' order. Both ways give the same bits, on any number of threads.
+//! then [`Partial::merge`] in the chunks' order, then [`attend_rest`] per kv head. Both ways give the same bits, on any
+//! number of threads.
 
 use crate::{
     Codebook, Kernels,
     attention::{Partial, Selection},
     error::{Error, Result, expect_len},
-    kv::KvRows,
+    kv::{KvRows, Rows},
     retrieval::{RetrievalIndex, RetrievalScratch},
     rows::BLOCK,
+    tail::{Rest, ValueSums},
 };
+use std::ops::Range;
 
 /// How many of a kv head's `rows` one call of [`Kernels::attend`] takes when a step is split up: a quarter of them, so
 /// that a few kv heads fill many cores, but 1024 to 8192. Each call has to wait for its first rows, 3 to 5 µs on Emerald
@@ -29,11 +32,13 @@ pub struct Sparsity {
     pub window: usize,
     /// First positions that are always attended.
     pub sinks: usize,
+    /// Whether what is not attended is estimated, see [`crate::tail`].
+    pub tail: bool,
 }
 
 impl Default for Sparsity {
     fn default() -> Self {
-        Self { retrieve: 0.03, window: 64, sinks: 8 }
+        Self { retrieve: 0.03, window: 64, sinks: 8, tail: false }
     }
 }
 
@@ -66,6 +71,8 @@ pub struct HeadIndex {
     sparsity: Sparsity,
     codes: Vec<u16>,
     index: RetrievalIndex,
+    /// Of the values of what is in `index`, where there is a tail and anything in it.
+    sums: Option<ValueSums>,
 }
 
 /// What a step chose, in tokens.
@@ -87,7 +94,7 @@ impl HeadIndex {
     /// See [`Sparsity::check`] and [`RetrievalIndex::new`].
     pub fn new(codes: usize, sparsity: Sparsity) -> Result<Self> {
         sparsity.check()?;
-        Ok(Self { sparsity, codes: Vec::new(), index: RetrievalIndex::new(codes)? })
+        Ok(Self { sparsity, codes: Vec::new(), index: RetrievalIndex::new(codes)?, sums: None })
     }
 
     /// Adds the codes of the newest tokens.
@@ -116,26 +123,36 @@ impl HeadIndex {
 
     /// Bytes of memory in use.
     pub fn bytes(&self) -> usize {
-        size_of_val(&self.codes[..]) + self.index.bytes()
+        size_of_val(&self.codes[..]) + self.index.bytes() + self.sums.as_ref().map_or(0, ValueSums::bytes)
     }
 
-    /// Leaves in `positions` what the group attends: the sinks, the retrieved tokens, the window.
+    /// Sums of the values of what retrieval may choose from; none where there is no tail, or nothing to choose from.
+    pub const fn sums(&self) -> Option<&ValueSums> {
+        self.sums.as_ref()
+    }
+
+    /// Leaves in `positions` what the group attends: the sinks, the retrieved tokens, the window. Where there is a tail,
+    /// `rows` are those of all tokens; else they are not looked at.
     ///
     /// # Errors
-    /// If `scores` is not `[group, codes]`, or a code is not among the codewords.
+    /// If `scores` is not `[group, codes]`, rows are not as many as tokens, a code is not among the codewords, or memory runs out.
     pub fn choose(
         &mut self,
         kernels: &dyn Kernels,
+        rows: Rows<'_>,
         scores: &[f32],
         scratch: &mut RetrievalScratch,
         positions: &mut Vec<u32>,
     ) -> Result<Choice> {
+        if self.sparsity.tail {
+            expect_len("KV rows", rows.len(), self.codes.len())?;
+        }
         let tokens = self.codes.len();
         let sinks = self.sparsity.sinks.min(tokens);
         let window = tokens.saturating_sub(self.sparsity.window).max(sinks);
         let indexed = self.index.next_position().max(sinks);
         if indexed < window {
-            self.index.extend(indexed, &self.codes[indexed..window])?;
+            self.add_to_index(rows, indexed..window)?;
         }
         let take = self.sparsity.take(tokens);
         positions.clear();
@@ -145,6 +162,21 @@ impl HeadIndex {
         positions.extend(window as u32..tokens as u32);
         let picked = if take > self.index.len() { take.min(tokens) } else { retrieved };
         Ok(Choice { tokens, attended: positions.len(), picked })
+    }
+
+    /// Indexes tokens that have left the window.
+    fn add_to_index(&mut self, rows: Rows<'_>, positions: Range<usize>) -> Result<()> {
+        self.index.extend(positions.start, &self.codes[positions.clone()])?;
+        if self.sparsity.tail {
+            let sums = match &mut self.sums {
+                Some(sums) => sums,
+                none => none.insert(ValueSums::new(self.index.codes(), rows)?),
+            };
+            for position in positions {
+                sums.add(self.codes[position], rows, position)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -170,6 +202,35 @@ pub struct StepScratch {
     retrieval: RetrievalScratch,
     positions: Vec<u32>,
     partials: [Partial; 2],
+    rest: RestScratch,
+}
+
+/// What a choice leaves of each code.
+#[derive(Debug, Clone, Default)]
+struct RestScratch {
+    /// `[slots]`: tokens that are not attended.
+    left: Vec<u32>,
+    /// Attended positions of codes of which a part is left, and their slots.
+    boundary: Vec<u32>,
+    boundary_slots: Vec<u16>,
+    /// `[group]`: q·μ, see [`Codebook::center`], not scaled.
+    centers: Vec<f64>,
+}
+
+impl RestScratch {
+    fn fill(&mut self, index: &RetrievalIndex, sums: &ValueSums, prefixes: &[u32]) {
+        self.left.clear();
+        self.boundary.clear();
+        self.boundary_slots.clear();
+        for (slot, (&code, &tokens)) in sums.codes().iter().zip(sums.tokens()).enumerate() {
+            let taken = prefixes[usize::from(code)];
+            self.left.push(tokens - taken);
+            if (1..tokens).contains(&taken) {
+                index.copy_prefix(usize::from(code), taken, &mut self.boundary);
+                self.boundary_slots.resize(self.boundary.len(), slot as u16);
+            }
+        }
+    }
 }
 
 impl StepScratch {
@@ -179,7 +240,8 @@ impl StepScratch {
     }
 }
 
-/// Steps 1 to 3: appends the token, scores the codewords, finds the token's code, retrieves.
+/// Steps 1 to 3: appends the token, scores the codewords, finds the token's code, retrieves; keeps in `scratch` what
+/// [`attend_rest`] needs.
 ///
 /// # Errors
 /// If the shapes do not fit together or memory runs out. Rows and index then keep their length; if a code in the index
@@ -203,7 +265,50 @@ pub fn choose_rows(
     let code = kernels.codeword_scores(book, input.windowed_queries, newest, &mut scratch.scores)?;
     rows.append(input.rotated_key, input.value)?;
     index.append(&code.map_or([0; 1], |code| [code]));
-    index.choose(kernels, &scratch.scores, &mut scratch.retrieval, &mut scratch.positions)
+    let StepScratch { scores, retrieval, positions, rest, .. } = scratch;
+    let choice = index.choose(kernels, rows.rows(), scores, retrieval, positions)?;
+    if let Some(sums) = &index.sums {
+        rest.fill(&index.index, sums, retrieval.prefixes());
+        let queries = input.windowed_queries.chunks_exact(head_dim);
+        rest.centers.clear();
+        rest.centers.extend(queries.map(|query| center_score(query, book.center())));
+    }
+    Ok(choice)
+}
+
+/// q·μ, in f64: it can be hundreds of times larger than what tells codewords apart.
+fn center_score(query: &[f32], center: &[f32]) -> f64 {
+    query.iter().zip(center).map(|(&q, &c)| f64::from(q) * f64::from(c)).sum()
+}
+
+/// The last step: adds the estimate of what the last [`choose_rows`] left out to attention over what it chose, if the index keeps
+/// sums for it. Gives how many codes' sums were read.
+///
+/// # Errors
+/// If `index`, `rows` and `scratch` are not those of the choice.
+pub fn attend_rest(
+    kernels: &dyn Kernels,
+    rows: Rows<'_>,
+    index: &HeadIndex,
+    scale: f32,
+    scratch: &StepScratch,
+    out: &mut Partial,
+) -> Result<usize> {
+    let Some(sums) = &index.sums else { return Ok(0) };
+    let RestScratch { left, boundary, boundary_slots, centers } = &scratch.rest;
+    let offsets: Vec<f32> = centers.iter().map(|center| (center * f64::from(scale)) as f32).collect();
+    let rest = Rest {
+        sums: sums.elements(),
+        codes: sums.codes(),
+        left,
+        scores: &scratch.scores,
+        offsets: &offsets,
+        scale,
+        rows,
+        boundary,
+        boundary_slots,
+    };
+    kernels.attend_rest(&rest, out)
 }
 
 /// A whole step on one thread; `scale` is 1/√head_dim as a rule, `out` is `[group, head_dim]`.
@@ -230,6 +335,9 @@ pub fn decode_step(
             whole.merge(part)?;
         }
     }
+    let mut whole = std::mem::take(whole);
+    attend_rest(kernels, rows.rows(), index, scale, scratch, &mut whole)?;
     whole.finish(out)?;
+    scratch.partials[0] = whole;
     Ok(choice)
 }

@@ -12,6 +12,7 @@ use crate::{
     linear::{self, Inputs, Matrix, Precision},
     retrieval::{self, Boundary},
     simd::Simd,
+    tail::{self, Rest},
 };
 use std::fmt;
 
@@ -63,6 +64,10 @@ pub trait Kernels: Send + Sync + private::Sealed {
         scale: f32,
         out: &mut Partial,
     ) -> Result<()>;
+
+    /// Adds to `out`, attention over the rows that are attended, an estimate of the others; gives how many codes' sums of
+    /// values were read. See [`crate::tail`].
+    fn attend_rest(&self, rest: &Rest<'_>, out: &mut Partial) -> Result<usize>;
 
     /// Causal attention for prefill; `out` is `[positions, group, head_dim]`.
     fn attend_causal(&self, request: &Causal<'_>, out: &mut [f32]) -> Result<()>;
@@ -161,6 +166,14 @@ impl<S: Simd> Kernels for S {
             || attention::attend(*self, rows, selection, queries, scale, Visible::All, Precision::Full, out),
         );
         Ok(())
+    }
+
+    fn attend_rest(&self, rest: &Rest<'_>, out: &mut Partial) -> Result<usize> {
+        rest.check(out)?;
+        Ok(self.vectorize(
+            #[inline(always)]
+            || tail::attend_rest(*self, rest, out),
+        ))
     }
 
     fn attend_causal(&self, request: &Causal<'_>, out: &mut [f32]) -> Result<()> {

@@ -11,7 +11,8 @@
 //! 1. append the token's rotated key and value to its [`kv`] rows;
 //! 2. score all codewords for the group's queries and find the newest key's code, one pass ([`codebook`]);
 //! 3. take each query head's best few percent of the tokens, by code, and unite them ([`retrieval`]);
-//! 4. attend exactly those, the window and the sinks, reading each row once for the group ([`attention`]).
+//! 4. attend exactly those, the window and the sinks, reading each row once for the group ([`attention`]);
+//! 5. if asked to, estimate what was left out from sums of values by code ([`tail`]).
 //!
 //! Around it a transformer layer needs [`linear`] (weight products) and [`elementwise`] (RMSNorm, rotary embedding,
 //! SiLU), and once per model the codewords are made by [`clustering`]. The instruction set is chosen once: [`select`] gives the [`Kernels`] to pass down; `A2ATS_ISA` overrides.
@@ -79,6 +80,7 @@ mod memory;
 pub mod retrieval;
 mod rows;
 mod simd;
+pub mod tail;
 mod tile;
 
 pub use codebook::Codebook;

@@ -19,6 +19,51 @@ pub(crate) fn reserve(bytes: usize) -> Result<MmapMut> {
     Ok(memory)
 }
 
+/// Bytes of a huge page, where systems have them.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Zeroed memory that lies on huge pages from half of one on, where the system has them: for tables that are gone through as a whole. Of
+/// a table of 1 MiB on small pages, some 110 µs of reading took 85.
+#[derive(Debug)]
+pub(crate) struct Table {
+    memory: MmapMut,
+    /// Bytes before the first huge page.
+    start: usize,
+    len: usize,
+}
+
+impl Table {
+    /// So many zeroed bytes.
+    pub(crate) fn zeros(len: usize) -> Result<Self> {
+        let is_large = len >= HUGE_PAGE / 2;
+        let memory = reserve(if is_large { len.saturating_add(HUGE_PAGE) } else { len })?;
+        let start = if is_large { memory.as_ptr().align_offset(HUGE_PAGE) } else { 0 };
+        #[cfg(target_os = "linux")]
+        if is_large {
+            let _ = memory.advise(memmap2::Advice::HugePage);
+        }
+        Ok(Self { memory, start, len })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.len]
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.len]
+    }
+}
+
+impl Clone for Table {
+    /// # Panics
+    /// If memory runs out, as other collections.
+    fn clone(&self) -> Self {
+        let mut copy = Self::zeros(self.len).expect("memory for a copy");
+        copy.bytes_mut().copy_from_slice(self.bytes());
+        copy
+    }
+}
+
 /// Zeros on memory of their own: for a lot of them, which lie on huge pages then, and where loops that ask memory for
 /// something are not compiled once more for it (with both kinds behind one type dense decode took 51 ms instead of 41).
 #[derive(Debug)]

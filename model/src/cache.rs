@@ -4,7 +4,7 @@ use crate::{config::Config, error::Result};
 use a2ats_kernel::{
     Dtype,
     decode::{HeadIndex, Sparsity},
-    kv::{KvRows, row_bytes},
+    kv::{KvRows, row_bytes, row_width},
 };
 
 /// How decode steps attend.
@@ -17,6 +17,11 @@ pub enum Attention {
 }
 
 impl Attention {
+    /// Whether what is not attended is estimated.
+    pub const fn has_tail(&self) -> bool {
+        matches!(self, Self::A2ats(Sparsity { tail: true, .. }))
+    }
+
     /// The name that command lines and reports use.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -112,4 +117,12 @@ pub fn kv_bytes(config: &Config, dtype: Dtype, tokens: usize) -> u128 {
 pub fn index_bytes(config: &Config, codes: usize, tokens: usize) -> u128 {
     let heads = (config.num_hidden_layers * config.num_key_value_heads) as u128;
     heads * (10 * tokens as u128 + 16 * codes as u128)
+}
+
+/// Bytes of sums of values that a context of `tokens` takes, in all layers, where what is not attended is estimated: four for each number
+/// of a sum, and what says which code it is of. Codes without tokens have none.
+pub fn tail_bytes(config: &Config, codes: usize, tokens: usize) -> u128 {
+    let heads = (config.num_hidden_layers * config.num_key_value_heads) as u128;
+    let sums = codes.min(tokens) as u128;
+    heads * (sums * (4 * row_width(config.head_dim) as u128 + 6) + 4 * codes as u128)
 }

@@ -11,7 +11,7 @@ use crate::{
 use a2ats_kernel::{
     Codebook, Kernels,
     attention::{Causal, Partial, Selection},
-    decode::{Choice, StepInput, StepScratch, attend_chunk, choose_rows},
+    decode::{Choice, HeadIndex, StepInput, StepScratch, attend_chunk, attend_rest, choose_rows},
     elementwise::Rotation,
     linear::Precision,
 };
@@ -259,11 +259,33 @@ impl Pass<'_> {
                 none => *none = Some(partial),
             }
         }
-        let mut outputs: Vec<Vec<f32>> = inputs.iter().map(|input| vec![0.0; input.queries.len()]).collect();
-        for (output, whole) in outputs.iter_mut().zip(merged) {
-            whole.unwrap_or_default().finish(output)?;
-        }
-        Ok((self.by_token(&outputs), self.count(layer, heads, &choices)?))
+        let finished: Vec<(Vec<f32>, usize)> = merged
+            .into_par_iter()
+            .zip(&*heads)
+            .zip(&scratch.heads)
+            .map(|((whole, head), scratch)| self.finish(whole.unwrap_or_default(), head, scratch))
+            .collect::<Result<_>>()?;
+        let (outputs, tail_codes): (Vec<_>, Vec<_>) = finished.into_iter().unzip();
+        Ok((self.by_token(&outputs), self.count(layer, heads, &choices, &tail_codes)?))
+    }
+
+    /// Estimates what one head's group did not attend, if that is asked for, and divides. Gives the output, and how many
+    /// codes' sums were read.
+    fn finish(
+        &self,
+        mut whole: Partial,
+        head: &HeadCache,
+        scratch: &StepScratch,
+    ) -> Result<(Vec<f32>, usize)> {
+        let codes = match &head.index {
+            None => 0,
+            Some(index) => {
+                attend_rest(self.kernels(), head.rows.rows(), index, self.scale(), scratch, &mut whole)?
+            }
+        };
+        let mut output = vec![0.0; self.model.config.group() * self.model.config.head_dim];
+        whole.finish(&mut output)?;
+        Ok((output, codes))
     }
 
     /// Appends the token to one head and says which rows its group attends to; rotates the queries.
@@ -296,7 +318,13 @@ impl Pass<'_> {
         Ok(choose_rows(self.kernels(), self.book(layer, number)?, &mut head.rows, index, &step, scratch)?)
     }
 
-    fn count(&self, layer: usize, heads: &[HeadCache], choices: &[Choice]) -> Result<ReadCount> {
+    fn count(
+        &self,
+        layer: usize,
+        heads: &[HeadCache],
+        choices: &[Choice],
+        tail_codes: &[usize],
+    ) -> Result<ReadCount> {
         let mut read = ReadCount::default();
         for (number, (head, choice)) in heads.iter().zip(choices).enumerate() {
             let codewords = match &head.index {
@@ -304,6 +332,9 @@ impl Pass<'_> {
                 Some(_) => self.book(layer, number)?.table_bytes(),
             };
             read.add(choice, head.rows.row_bytes(), codewords);
+            if let Some(sums) = head.index.as_ref().and_then(HeadIndex::sums) {
+                read.add_tail(tail_codes[number], sums);
+            }
         }
         Ok(read)
     }

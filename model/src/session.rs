@@ -1,7 +1,7 @@
 //! One sequence: its cache, its tokens, prefill and decode.
 
 use crate::{
-    cache::{Attention, Cache, index_bytes, kv_bytes},
+    cache::{Attention, Cache, index_bytes, kv_bytes, tail_bytes},
     codebooks::Codebooks,
     error::{Error, Result},
     layer::Observer,
@@ -21,6 +21,7 @@ pub const PREFILL_CHUNK: usize = 2048;
 pub struct Session<'m> {
     model: &'m Llama,
     codebooks: Option<&'m Codebooks>,
+    attention: Attention,
     cache: Cache,
     ids: Vec<u32>,
     scratch: Scratch,
@@ -57,12 +58,22 @@ impl<'m> Session<'m> {
             return Err(Error::Usage("the codebooks were opened for a model of another shape".to_owned()));
         }
         check_context(model, tokens)?;
-        check_memory(model, dtype, tokens, codebooks)?;
+        check_memory(model, attention, dtype, tokens, codebooks)?;
         let codes = codebooks.map(Codebooks::codes).unwrap_or_default();
         let cache = Cache::new(&model.config, attention, &codes, dtype, tokens)?;
         let scratch = Scratch::new(model.config.num_key_value_heads, model.config.head_dim)?;
         let read = ReadCount::default();
-        Ok(Self { model, codebooks, cache, ids: Vec::new(), scratch, read, room: tokens, broken: false })
+        Ok(Self {
+            model,
+            codebooks,
+            attention,
+            cache,
+            ids: Vec::new(),
+            scratch,
+            read,
+            room: tokens,
+            broken: false,
+        })
     }
 
     /// The tokens in the cache.
@@ -154,7 +165,13 @@ impl<'m> Session<'m> {
         check_context(self.model, tokens)?;
         if tokens > self.room {
             let room = tokens.max(self.room + self.room / 2).min(longest_context(self.model));
-            check_memory(self.model, self.cache.dtype(), room - self.ids.len(), self.codebooks)?;
+            check_memory(
+                self.model,
+                self.attention,
+                self.cache.dtype(),
+                room - self.ids.len(),
+                self.codebooks,
+            )?;
             self.room = room;
         }
         Ok(())
@@ -203,8 +220,18 @@ fn check_context(model: &Llama, tokens: usize) -> Result<()> {
 }
 
 /// Refuses contexts whose cache would not fit the memory that is free now, where the system says how much that is.
-fn check_memory(model: &Llama, dtype: Dtype, tokens: usize, codebooks: Option<&Codebooks>) -> Result<()> {
-    let index = |books: &Codebooks| index_bytes(&model.config, books.most_codes(), tokens);
+fn check_memory(
+    model: &Llama,
+    attention: Attention,
+    dtype: Dtype,
+    tokens: usize,
+    codebooks: Option<&Codebooks>,
+) -> Result<()> {
+    let index = |books: &Codebooks| {
+        let codes = books.most_codes();
+        let tail = if attention.has_tail() { tail_bytes(&model.config, codes, tokens) } else { 0 };
+        index_bytes(&model.config, codes, tokens) + tail
+    };
     let need = kv_bytes(&model.config, dtype, tokens) + codebooks.map_or(0, index);
     match available_memory() {
         Some(free) if need > u128::from(free) => Err(Error::TooLarge(format!(

@@ -5,6 +5,7 @@ use a2ats_kernel::{
     Dtype,
     decode::{Choice, StepScratch},
     kv::KvRows,
+    tail::ValueSums,
 };
 
 /// Working memory of one pass, a part per kv head, shared by all layers.
@@ -36,6 +37,12 @@ pub struct ReadCount {
     pub row_bytes: u64,
     /// Bytes of codewords that were read.
     pub codeword_bytes: u64,
+    /// Bytes of sums of values that were read.
+    pub tail_bytes: u64,
+    /// Codes whose sums were read.
+    pub tail_codes: u64,
+    /// Codes that had sums.
+    pub tail_codes_held: u64,
     /// Bytes of KV rows that dense attention would have read.
     pub dense_bytes: u64,
 }
@@ -51,6 +58,13 @@ impl ReadCount {
         self.dense_bytes += (choice.tokens * row_bytes) as u64;
     }
 
+    /// Counts one kv head's estimate of what is not attended, from `codes` of the sums.
+    pub(crate) fn add_tail(&mut self, codes: usize, sums: &ValueSums) {
+        self.tail_bytes += (codes * sums.slot_bytes()) as u64;
+        self.tail_codes += codes as u64;
+        self.tail_codes_held += sums.codes().len() as u64;
+    }
+
     /// Counts what another part of the work read.
     pub(crate) fn absorb(&mut self, other: &Self) {
         self.tokens += other.tokens;
@@ -58,6 +72,9 @@ impl ReadCount {
         self.picked += other.picked;
         self.row_bytes += other.row_bytes;
         self.codeword_bytes += other.codeword_bytes;
+        self.tail_bytes += other.tail_bytes;
+        self.tail_codes += other.tail_codes;
+        self.tail_codes_held += other.tail_codes_held;
         self.dense_bytes += other.dense_bytes;
     }
 
@@ -71,10 +88,18 @@ impl ReadCount {
         (self.tokens > 0).then(|| self.picked as f64 / self.tokens as f64)
     }
 
-    /// Bytes of rows and codewords read over the bytes of rows that dense attention reads; none before the first
-    /// decode step.
+    /// Codes whose sums were read over those that had any; none without an estimate.
+    pub fn tail_codes_share(&self) -> Option<f64> {
+        (self.tail_codes_held > 0).then(|| self.tail_codes as f64 / self.tail_codes_held as f64)
+    }
+
+    /// Bytes of rows, codewords and sums that were read.
+    pub const fn bytes(&self) -> u64 {
+        self.row_bytes + self.codeword_bytes + self.tail_bytes
+    }
+
+    /// [`bytes`](Self::bytes) over the bytes of rows that dense attention reads; none before the first decode step.
     pub fn bytes_share(&self) -> Option<f64> {
-        (self.dense_bytes > 0)
-            .then(|| (self.row_bytes + self.codeword_bytes) as f64 / self.dense_bytes as f64)
+        (self.dense_bytes > 0).then(|| self.bytes() as f64 / self.dense_bytes as f64)
     }
 }

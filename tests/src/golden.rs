@@ -49,6 +49,8 @@ pub struct Golden {
     pub codes: Vec<i64>,
     /// Per sparse step the mean share of the context that retrieval picked.
     pub union_fraction: Vec<f32>,
+    /// As `logits`, with what is not attended estimated.
+    pub tail_logits: Vec<f32>,
 }
 
 /// The cases in this crate.
@@ -66,49 +68,72 @@ impl Golden {
     /// A line that names the file and what is wrong with it.
     pub fn load(folder: &Path) -> Result<Self, String> {
         let parameters = Parameters::load(folder)?;
-        let file = folder.join("expected.safetensors");
-        let bytes = std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-        let wrong = |what: String| format!("{}: {what}", file.display());
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| wrong(error.to_string()))?;
-        let tensor = |name: &str| tensors.tensor(name).map_err(|error| wrong(error.to_string()));
-        let floats = |name: &str| -> Result<Vec<f32>, String> {
-            let tensor = tensor(name)?;
-            let words = tensor.data().as_chunks().0.iter();
-            match tensor.dtype() {
-                Dtype::F32 => Ok(words.map(|word| f32::from_le_bytes(*word)).collect()),
-                other => Err(wrong(format!("{name} is {other:?}, not F32"))),
-            }
-        };
-        let integers = |name: &str| -> Result<Vec<i64>, String> {
-            let tensor = tensor(name)?;
-            let data = tensor.data();
-            match tensor.dtype() {
-                Dtype::I64 => Ok(data.as_chunks().0.iter().map(|word| i64::from_le_bytes(*word)).collect()),
-                Dtype::I32 => {
-                    Ok(data.as_chunks().0.iter().map(|word| i32::from_le_bytes(*word).into()).collect())
-                }
-                Dtype::I16 => {
-                    Ok(data.as_chunks().0.iter().map(|word| i16::from_le_bytes(*word).into()).collect())
-                }
-                Dtype::U16 => {
-                    Ok(data.as_chunks().0.iter().map(|word| u16::from_le_bytes(*word).into()).collect())
-                }
-                other => Err(wrong(format!("{name} is {other:?}, not an integer type"))),
-            }
-        };
+        let expected = Tensors::load(&folder.join("expected.safetensors"))?;
+        let with_tail = Tensors::load(&folder.join("expected_tail.safetensors"))?;
         let ids = |name: &str| -> Result<Vec<u32>, String> {
-            let ids = integers(name)?.into_iter().map(u32::try_from).collect::<Result<_, _>>();
-            ids.map_err(|_| wrong(format!("{name} has a negative id")))
+            let ids = expected.integers(name)?.into_iter().map(u32::try_from).collect::<Result<_, _>>();
+            ids.map_err(|_| expected.wrong(format!("{name} has a negative id")))
         };
         Ok(Self {
             folder: folder.to_owned(),
             parameters,
             prompt: ids("prompt_ids")?,
             generated: ids("generated_ids")?,
-            logits: floats("logits")?,
-            dense_logits: floats("dense_logits")?,
-            codes: integers("codes")?,
-            union_fraction: floats("union_fraction")?,
+            logits: expected.floats("logits")?,
+            dense_logits: expected.floats("dense_logits")?,
+            codes: expected.integers("codes")?,
+            union_fraction: expected.floats("union_fraction")?,
+            tail_logits: with_tail.floats("logits")?,
         })
+    }
+}
+
+/// A file of figures.
+struct Tensors {
+    file: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Tensors {
+    fn load(file: &Path) -> Result<Self, String> {
+        let bytes = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        Ok(Self { file: file.to_owned(), bytes })
+    }
+
+    fn wrong(&self, what: String) -> String {
+        format!("{}: {what}", self.file.display())
+    }
+
+    /// A tensor's type and bytes.
+    fn tensor(&self, name: &str) -> Result<(Dtype, &[u8]), String> {
+        let tensors = SafeTensors::deserialize(&self.bytes).map_err(|error| self.wrong(error.to_string()))?;
+        let tensor = tensors.tensor(name).map_err(|error| self.wrong(error.to_string()))?;
+        Ok((tensor.dtype(), tensor.data()))
+    }
+
+    fn floats(&self, name: &str) -> Result<Vec<f32>, String> {
+        match self.tensor(name)? {
+            (Dtype::F32, data) => {
+                Ok(data.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect())
+            }
+            (other, _) => Err(self.wrong(format!("{name} is {other:?}, not F32"))),
+        }
+    }
+
+    fn integers(&self, name: &str) -> Result<Vec<i64>, String> {
+        let (dtype, data) = self.tensor(name)?;
+        match dtype {
+            Dtype::I64 => Ok(data.as_chunks().0.iter().map(|word| i64::from_le_bytes(*word)).collect()),
+            Dtype::I32 => {
+                Ok(data.as_chunks().0.iter().map(|word| i32::from_le_bytes(*word).into()).collect())
+            }
+            Dtype::I16 => {
+                Ok(data.as_chunks().0.iter().map(|word| i16::from_le_bytes(*word).into()).collect())
+            }
+            Dtype::U16 => {
+                Ok(data.as_chunks().0.iter().map(|word| u16::from_le_bytes(*word).into()).collect())
+            }
+            other => Err(self.wrong(format!("{name} is {other:?}, not integers"))),
+        }
     }
 }

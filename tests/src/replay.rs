@@ -1,6 +1,6 @@
 //! Replays a recorded run through the model and the kernels and compares every figure.
 
-use crate::golden::Golden;
+use crate::golden::{Golden, Parameters};
 use crate::reference::{relative_error, to_f64};
 use a2ats_kernel::{Dtype, Kernels, decode::Sparsity};
 use a2ats_model::{Attention, Codebooks, Llama, Session};
@@ -21,14 +21,18 @@ pub struct Storage {
 pub struct Outcome {
     /// The backend.
     pub backend: String,
+    /// Whether what is not attended was estimated.
+    pub tail: bool,
     /// Storage type of the KV rows.
     pub kv_dtype: String,
     /// Storage type of the codewords.
     pub codeword_dtype: String,
     /// ‖got − want‖ / ‖want‖ over the logits of all steps.
     pub relative_logit_error: f64,
-    /// The same for the dense run.
-    pub dense_relative_logit_error: f64,
+    /// The same for the dense run, which goes with the sparse one without a tail.
+    pub dense_relative_logit_error: Option<f64>,
+    /// ‖got − dense‖ / ‖dense‖ over the logits of the sparse steps.
+    pub relative_distance_from_dense: f64,
     /// Share of steps whose best token is the recorded one.
     pub argmax_agreement: f64,
     /// Share of keys whose code is the recorded one.
@@ -45,7 +49,7 @@ struct Run {
     union_fractions: Vec<f64>,
 }
 
-/// Replays a recorded run, sparse and dense, on one backend.
+/// Replays a recorded run on one backend: sparse with an estimate of what is not attended, if `tail`, else sparse and dense.
 ///
 /// # Errors
 /// If the folder's model or codebooks cannot be used.
@@ -53,31 +57,42 @@ pub fn replay(
     golden: &Golden,
     kernels: &'static dyn Kernels,
     storage: Storage,
+    tail: bool,
 ) -> a2ats_model::Result<Outcome> {
     let model = Llama::open(&golden.folder, kernels)?;
     let file = golden.folder.join("codebooks_reference.safetensors");
     let books = Codebooks::open(&file, &model, storage.codewords)?;
     let parameters = &golden.parameters;
-    let sparsity =
-        Sparsity { retrieve: parameters.top_k, window: parameters.window, sinks: parameters.sinks };
+    let Parameters { top_k: retrieve, window, sinks, .. } = *parameters;
+    let sparsity = Sparsity { retrieve, window, sinks, tail };
+    let expected_logits = if tail { &golden.tail_logits } else { &golden.logits };
     let sparse = run(golden, &model, &books, Attention::A2ats(sparsity), storage.kv)?;
-    let dense = run(golden, &model, &books, Attention::Dense, storage.kv)?;
+    let dense = match tail {
+        true => None,
+        false => Some(run(golden, &model, &books, Attention::Dense, storage.kv)?),
+    };
 
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let vocabulary = golden.logits.len() / golden.generated.len();
     let best =
         |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(id, _)| id as u32);
-    let rows = sparse.logits.chunks_exact(vocabulary).zip(&golden.generated);
-    let agreeing = rows.filter(|(row, id)| best(row) == Some(**id)).count();
+    let rows = sparse.logits.chunks_exact(vocabulary).zip(expected_logits.chunks_exact(vocabulary));
+    let agreeing = rows.filter(|(got, want)| best(got) == best(want)).count();
     let same_codes =
         sparse.codes.iter().zip(&golden.codes).filter(|(got, want)| i64::from(**got) == **want).count();
     let expected: Vec<f64> = golden.union_fraction.iter().map(|&x| f64::from(x)).collect();
     Ok(Outcome {
         backend: kernels.name().to_owned(),
+        tail,
         kv_dtype: storage.kv.to_string(),
         codeword_dtype: storage.codewords.to_string(),
-        relative_logit_error: relative_error(&to_f64(&sparse.logits), &to_f64(&golden.logits)),
-        dense_relative_logit_error: relative_error(&to_f64(&dense.logits), &to_f64(&golden.dense_logits)),
+        relative_distance_from_dense: relative_error(
+            &to_f64(&sparse.logits[vocabulary..]),
+            &to_f64(&golden.dense_logits[vocabulary..]),
+        ),
+        relative_logit_error: relative_error(&to_f64(&sparse.logits), &to_f64(expected_logits)),
+        dense_relative_logit_error: dense
+            .map(|dense| relative_error(&to_f64(&dense.logits), &to_f64(&golden.dense_logits))),
         argmax_agreement: agreeing as f64 / golden.generated.len() as f64,
         code_agreement: same_codes as f64 / golden.codes.len().max(sparse.codes.len()) as f64,
         union_fraction: mean(&sparse.union_fractions),

@@ -3,8 +3,12 @@
 use a2ats_kernel::{
     Codebook, Dtype, Kernels,
     attention::{Partial, Selection},
-    decode::{Choice, HeadIndex, Sparsity, StepInput, StepScratch, attend_chunk, choose_rows, decode_step},
+    decode::{
+        Choice, HeadIndex, Sparsity, StepInput, StepScratch, attend_chunk, attend_rest, choose_rows,
+        decode_step,
+    },
     kv::KvRows,
+    tail::NEGLIGIBLE,
 };
 use a2ats_tests::{
     backends::on_every_backend,
@@ -15,11 +19,14 @@ use a2ats_tests::{
     reference::{
         attention::attend,
         codebook::Codebook as Reference,
+        linear::dot,
         retrieval::{Retrieved, retrieve},
+        tail::{Context, attend_with_tail},
         to_f64,
     },
 };
 use proptest::{prelude::*, sample::select};
+use std::collections::HashMap;
 
 /// Of Σ w_j (|v_j| + |out|), for scores of a few units at most: as in attention, with the scores' share left out.
 fn tolerance(kernels: &dyn Kernels, dtype: Dtype) -> f64 {
@@ -101,15 +108,20 @@ impl Sequence {
 
     /// Scores as a step sees them, and what the reference retrieves with those.
     fn retrieved_by_these_scores(&self, kernels: &dyn Kernels, token: &Token) -> Retrieved {
+        self.retrieved(&self.scores(kernels, token))
+    }
+
+    /// Scores of all codes by query head, as the kernels give them.
+    fn scores(&self, kernels: &dyn Kernels, token: &Token) -> Vec<Vec<f64>> {
         let mut scores = vec![0.0; self.book.codes() * self.group];
         let newest = Some(&token.key[..]);
         kernels.codeword_scores(&self.book, &token.windowed_queries, newest, &mut scores).unwrap();
-        self.retrieved(&scores.chunks_exact(self.book.codes()).map(to_f64).collect::<Vec<_>>())
+        scores.chunks_exact(self.book.codes()).map(to_f64).collect()
     }
 
     fn retrieved(&self, scores: &[Vec<f64>]) -> Retrieved {
         let codes: Vec<usize> = self.index.codes().iter().map(|&code| code.into()).collect();
-        let Sparsity { retrieve: share, window, sinks } = self.sparsity;
+        let Sparsity { retrieve: share, window, sinks, .. } = self.sparsity;
         retrieve(scores, &codes, codes.len(), share, window, sinks)
     }
 
@@ -130,13 +142,72 @@ impl Sequence {
         let picked = want.picked.iter().filter(|picked| **picked).count();
         assert_eq!(choice, Choice { tokens: self.rows.len(), attended: attended.len(), picked });
 
-        let (d, scale) = (self.book.head_dim(), f64::from(scale));
-        let (keys, values) = (to_f64(&self.rotated_keys), to_f64(&self.values));
-        let of = |values: &[f64]| attend(&to_f64(&token.queries), &keys, values, d, scale, &want.attended);
-        let exact = of(&values);
-        let sizes = of(&values.iter().map(|x| x.abs()).collect::<Vec<_>>());
+        let (exact, sizes) = if self.sparsity.tail {
+            self.with_tail(kernels, want, token, scale)
+        } else {
+            let (d, scale) = (self.book.head_dim(), f64::from(scale));
+            let (keys, values) = (to_f64(&self.rotated_keys), to_f64(&self.values));
+            let of =
+                |values: &[f64]| attend(&to_f64(&token.queries), &keys, values, d, scale, &want.attended);
+            (of(&values), of(&values.iter().map(|x| x.abs()).collect::<Vec<_>>()))
+        };
         let magnitudes: Vec<f64> = exact.iter().zip(sizes).map(|(x, size)| x.abs() + size).collect();
-        assert_close(kernels.name(), out, &exact, &magnitudes, tolerance(kernels, self.dtype));
+        let tolerance = tolerance(kernels, self.dtype) + self.tail_tolerance(want);
+        assert_close(kernels.name(), out, &exact, &magnitudes, tolerance);
+    }
+
+    /// What the reference gives with an estimate of the rest, and the sizes of what that is a sum of.
+    fn with_tail(
+        &self,
+        kernels: &dyn Kernels,
+        want: &Retrieved,
+        token: &Token,
+        scale: f32,
+    ) -> (Vec<f64>, Vec<f64>) {
+        let tokens = self.rows.len();
+        let sinks = self.sparsity.sinks;
+        let window = tokens.saturating_sub(self.sparsity.window);
+        let always: Vec<bool> = (0..tokens).map(|i| i < sinks || i >= window).collect();
+        let codes: Vec<usize> = self.index.codes().iter().map(|&code| code.into()).collect();
+        let (keys, values) = (to_f64(&self.rotated_keys), to_f64(&self.values));
+        let sizes: Vec<f64> = values.iter().map(|x| x.abs()).collect();
+        let d = self.book.head_dim();
+        let (mut out, mut out_sizes) = (Vec::new(), Vec::new());
+        let all_scores = self.scores(kernels, token);
+        for ((query, windowed), scores) in
+            token.queries.chunks_exact(d).zip(token.windowed_queries.chunks_exact(d)).zip(&all_scores)
+        {
+            // The kernels' scores are less that of the codewords' mean.
+            let center = dot(&to_f64(windowed), &to_f64(self.book.center()));
+            let scores: Vec<f64> = scores.iter().map(|score| score + center).collect();
+            let of = |values: &[f64]| {
+                let context =
+                    Context { keys: &keys, values, codes: &codes, attended: &want.attended, always: &always };
+                attend_with_tail(&context, &to_f64(query), &scores, f64::from(scale))
+            };
+            out.extend(of(&values));
+            // A sum of values is as inexact as all that went into it, also where a part is taken out again: the boundary's codes are
+            // attended but for a few tokens, so what is attended may weigh as much once more.
+            out_sizes.extend(of(&sizes));
+        }
+        (out, out_sizes)
+    }
+
+    /// How exact the estimate is. Beside bf16 and f16 rows sums of values are rounded to bf16; what that leaves of a code counts
+    /// as often more as it has more tokens than are left out.
+    fn tail_tolerance(&self, want: &Retrieved) -> f64 {
+        let Some(sums) = self.index.sums() else { return 0.0 };
+        let mut left: HashMap<u16, u32> =
+            sums.codes().iter().copied().zip(sums.tokens().iter().copied()).collect();
+        let (sinks, window) = (self.sparsity.sinks, self.rows.len().saturating_sub(self.sparsity.window));
+        for position in (sinks..window).filter(|&position| want.attended[position]) {
+            *left.get_mut(&self.index.codes()[position]).unwrap() -= 1;
+        }
+        let shares = sums.codes().iter().zip(sums.tokens()).filter(|(code, _)| left[code] > 0);
+        let most =
+            shares.map(|(code, &tokens)| f64::from(tokens) / f64::from(left[code])).fold(0.0, f64::max);
+        let rounding = if self.dtype == Dtype::F32 { 8.0 * ROUNDING } else { 2_f64.powi(-8) };
+        most * rounding + 2.0 * f64::from(NEGLIGIBLE)
     }
 }
 
@@ -151,11 +222,8 @@ fn opposites(noise: &mut Noise, pairs: usize, head_dim: usize) -> Vec<f32> {
 
 fn sparsities() -> impl Strategy<Value = Sparsity> {
     let share = prop_oneof![select(vec![0.0, 0.03, 0.2, 1.0, 1.5]), 0.0..0.5_f64];
-    (share, 1_usize..=70, 0_usize..=10).prop_map(|(retrieve, window, sinks)| Sparsity {
-        retrieve,
-        window,
-        sinks,
-    })
+    let fields = (share, 1_usize..=70, 0_usize..=10, any::<bool>());
+    fields.prop_map(|(retrieve, window, sinks, tail)| Sparsity { retrieve, window, sinks, tail })
 }
 
 proptest! {
@@ -253,8 +321,9 @@ proptest! {
 #[test]
 fn a_step_of_many_chunks_is_close_to_the_reference_and_its_parts_give_its_bits() {
     let (head_dim, group, scale) = (32, 3, 0.1);
-    let sparsity = Sparsity { retrieve: 0.3, window: 1500, sinks: 600 };
-    for dtype in [Dtype::F32, Dtype::Bf16] {
+    for (dtype, tail) in [(Dtype::F32, false), (Dtype::Bf16, false), (Dtype::F32, true), (Dtype::Bf16, true)]
+    {
+        let sparsity = Sparsity { retrieve: 0.3, window: 1500, sinks: 600, tail };
         on_every_backend(|kernels| {
             let mut noise = Noise::new(11);
             let codewords = opposites(&mut noise, 40, head_dim);
@@ -285,8 +354,10 @@ fn a_step_of_many_chunks_is_close_to_the_reference_and_its_parts_give_its_bits()
                 whole.merge(&part).unwrap();
                 whole
             });
-            let mut of_parts = vec![0.0; out.len()];
-            whole.unwrap().finish(&mut of_parts).unwrap();
+            let (mut whole, mut of_parts) = (whole.unwrap(), vec![0.0; out.len()]);
+            let codes = attend_rest(kernels, rows.rows(), &index, scale, &scratch, &mut whole).unwrap();
+            assert_eq!(codes > 0, tail);
+            whole.finish(&mut of_parts).unwrap();
             assert_eq!(of_parts, out, "{}", kernels.name());
         });
     }

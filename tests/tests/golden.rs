@@ -22,19 +22,26 @@ const CODES: f64 = 0.9999;
 const UNION: f64 = 1e-4;
 
 /// Replays a case with rows in f32 and in bf16. `sparse` is what logits of sparse steps may differ by: a near tie that
-/// goes the other way exchanges a token, and the random models attend sharply.
-fn check(name: &str, sparse: f64) {
+/// goes the other way exchanges a token, and the random models attend sharply. With an estimate of what is not attended, logits
+/// are at most `nearer_to_dense` times as far from those of dense attention as without.
+fn check(name: &str, sparse: f64, nearer_to_dense: f64) {
     let golden = Golden::load(&case(name)).unwrap();
     on_backends_to_replay(|kernels| {
         for kv in [Dtype::F32, Dtype::Bf16] {
-            let outcome = replay(&golden, kernels, Storage { kv, codewords: Dtype::F32 }).unwrap();
+            let storage = Storage { kv, codewords: Dtype::F32 };
+            let with_tail = replay(&golden, kernels, storage, true).unwrap();
+            println!("{name}: {with_tail:?}");
+            // Near ties exchange a token less easily: it counts with the score of its code then, not with nothing.
+            let most = if kv == Dtype::F32 { sparse.min(1e-3) } else { BF16_ROWS };
+            assert!(with_tail.relative_logit_error <= most, "{with_tail:?}");
+            let outcome = replay(&golden, kernels, storage, false).unwrap();
+            let nearer = with_tail.relative_distance_from_dense / outcome.relative_distance_from_dense;
+            assert!(nearer <= nearer_to_dense, "{nearer} times as far from dense attention: {with_tail:?}");
             println!("{name}: {outcome:?}");
             let exact = kv == Dtype::F32;
             assert!(outcome.relative_logit_error <= if exact { sparse } else { BF16_ROWS }, "{outcome:?}");
-            assert!(
-                outcome.dense_relative_logit_error <= if exact { DENSE } else { BF16_ROWS },
-                "{outcome:?}"
-            );
+            let dense = outcome.dense_relative_logit_error.unwrap();
+            assert!(dense <= if exact { DENSE } else { BF16_ROWS }, "{outcome:?}");
             assert!(outcome.code_agreement >= CODES, "{outcome:?}");
             if exact {
                 assert_eq!(outcome.argmax_agreement, 1.0, "{outcome:?}");
@@ -47,22 +54,22 @@ fn check(name: &str, sparse: f64) {
 
 #[test]
 fn demo_ledger_replays() {
-    check("demo-ledger", 1e-4);
+    check("demo-ledger", 1e-4, 0.35);
 }
 
 #[test]
 fn gqa4_d128_f16_replays() {
-    check("gqa4-d128-f16", 1e-3);
+    check("gqa4-d128-f16", 1e-3, 0.9);
 }
 
 #[test]
 fn gqa4_d64_replays() {
-    check("gqa4-d64", 1e-2);
+    check("gqa4-d64", 1e-2, 1.0);
 }
 
 #[test]
 fn mha_d32_tied_replays() {
-    check("mha-d32-tied", 1e-3);
+    check("mha-d32-tied", 1e-3, 1.0);
 }
 
 /// The logits of a prompt of some tokens of demo-ledger and of four steps after it, on `threads` threads.
@@ -102,6 +109,8 @@ fn sparse_steps_give_the_same_bits_on_any_number_of_threads() {
 #[test]
 fn steps_of_several_chunks_give_the_same_bits_on_any_number_of_threads() {
     assert_same_bits_on_any_number_of_threads(Attention::Dense, 1300);
+    let tail = Sparsity { retrieve: 0.1, tail: true, ..Sparsity::default() };
+    assert_same_bits_on_any_number_of_threads(Attention::A2ats(tail), 1300);
     let many = Sparsity { retrieve: 0.85, ..Sparsity::default() };
     assert_same_bits_on_any_number_of_threads(Attention::A2ats(many), 1300);
 }

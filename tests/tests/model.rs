@@ -252,7 +252,7 @@ proptest! {
         tiny in tinies(),
         (prompt, cut, steps) in (1_usize..=90, 0_usize..=90, 1_usize..=5),
         (retrieve, window, sinks) in (select(vec![0.0, 0.1, 0.3, 1.0]), 1_usize..=30, 0_usize..=5),
-        (dense, seed) in (prop_oneof![3 => Just(false), 1 => Just(true)], any::<u64>()),
+        (dense, tail, seed) in (prop_oneof![3 => Just(false), 1 => Just(true)], any::<bool>(), any::<u64>()),
     ) {
         let mut noise = Noise::new(seed);
         let (weights, codebooks) = (tiny.weights(&mut noise), tiny.codebooks(&mut noise));
@@ -261,7 +261,7 @@ proptest! {
         let ids: Vec<u32> = (0..prompt + steps).map(|_| noise.below(tiny.vocabulary) as u32).collect();
 
         let mut reference = tiny.reference(&weights, &codebooks);
-        let sparse = Sparse { retrieve, window, sinks, relative_position: RELATIVE_POSITION };
+        let sparse = Sparse { retrieve, window, sinks, relative_position: RELATIVE_POSITION, tail };
         let mut want = vec![reference.forward(&as_usize(&ids[..prompt]), 0, None)];
         for at in prompt..ids.len() {
             want.push(reference.forward(&as_usize(&ids[at..at + 1]), at, (!dense).then_some(sparse)));
@@ -270,7 +270,7 @@ proptest! {
         on_every_backend(|kernels| {
             let model = Llama::open(folder.path(), kernels).unwrap();
             let books = Codebooks::open(&folder.path().join("codebooks.safetensors"), &model, Dtype::F32).unwrap();
-            let attention = if dense { Attention::Dense } else { Attention::A2ats(Sparsity { retrieve, window, sinks }) };
+            let attention = if dense { Attention::Dense } else { Attention::A2ats(Sparsity { retrieve, window, sinks, tail }) };
             let mut session = Session::new(&model, Some(&books), attention, Dtype::F32, ids.len()).unwrap();
             let (what, tolerance) = (kernels.name(), tolerance(kernels, tiny.dtype));
             let first = cut.min(prompt - 1);

@@ -1,7 +1,9 @@
 //! Retrieval against the reference: the same set, exactly, ties and all.
 
 use a2ats_kernel::{
+    Elements,
     decode::{Choice, HeadIndex, Sparsity},
+    kv::Rows,
     retrieval::{RetrievalIndex, RetrievalScratch},
 };
 use a2ats_tests::{
@@ -40,6 +42,11 @@ fn marked(mask: &[bool]) -> Vec<u32> {
     (0..mask.len() as u32).filter(|&position| mask[position as usize]).collect()
 }
 
+/// Without a tail nobody looks at rows.
+fn no_rows() -> Rows<'static> {
+    Rows::new(Elements::F32(&[]), 16).unwrap()
+}
+
 /// Sorted, and without duplicates to begin with.
 fn as_set(positions: &[u32]) -> Vec<u32> {
     let mut sorted = positions.to_vec();
@@ -49,12 +56,14 @@ fn as_set(positions: &[u32]) -> Vec<u32> {
 }
 
 fn assert_chosen(index: &mut HeadIndex, sparsity: Sparsity, scores: &[f32], group: usize) {
-    let Sparsity { retrieve, window, sinks } = sparsity;
+    let Sparsity { retrieve, window, sinks, .. } = sparsity;
     let want = reference(scores, group, index.codes(), retrieve, window, sinks);
     let (attended, picked) = (marked(&want.attended).len(), marked(&want.picked).len());
     on_every_backend(|kernels| {
         let mut positions = vec![9; 3];
-        let choice = index.choose(kernels, scores, &mut RetrievalScratch::default(), &mut positions).unwrap();
+        let choice = index
+            .choose(kernels, no_rows(), scores, &mut RetrievalScratch::default(), &mut positions)
+            .unwrap();
         assert_eq!(as_set(&positions), marked(&want.attended), "{}", kernels.name());
         assert_eq!(choice, Choice { tokens: index.codes().len(), attended, picked });
     });
@@ -69,7 +78,12 @@ fn shares() -> impl Strategy<Value = f64> {
 fn sparsities() -> impl Strategy<Value = Sparsity> {
     let window = prop_oneof![3 => 1_usize..=80, 1 => Just(usize::MAX)];
     let sinks = prop_oneof![3 => 0_usize..=12, 1 => 0_usize..=200, 1 => Just(usize::MAX)];
-    (shares(), window, sinks).prop_map(|(retrieve, window, sinks)| Sparsity { retrieve, window, sinks })
+    (shares(), window, sinks).prop_map(|(retrieve, window, sinks)| Sparsity {
+        retrieve,
+        window,
+        sinks,
+        tail: false,
+    })
 }
 
 proptest! {
@@ -186,7 +200,7 @@ fn long_posting_lists_equal_the_reference() {
     let mut noise = Noise::new(5);
     let (codes, group) = (3, 4);
     for levels in [0, 2, 4] {
-        let sparsity = Sparsity { retrieve: 0.4, window: 64, sinks: 8 };
+        let sparsity = Sparsity { retrieve: 0.4, window: 64, sinks: 8, tail: false };
         let mut index = HeadIndex::new(codes, sparsity).unwrap();
         for piece in [1, 700, 5, 3000, 1, 1, 2500, 900] {
             index.append(&noise.codes(piece, codes));
@@ -249,17 +263,21 @@ fn sparsities_that_make_no_sense_are_errors() {
         assert!(HeadIndex::new(4, Sparsity { retrieve, ..Sparsity::default() }).is_err(), "{retrieve}");
     }
     assert!(HeadIndex::new(4, Sparsity { window: 0, ..Sparsity::default() }).is_err());
-    assert!(HeadIndex::new(4, Sparsity { retrieve: 0.0, sinks: 0, window: 1 }).is_ok());
+    assert!(HeadIndex::new(4, Sparsity { retrieve: 0.0, sinks: 0, window: 1, tail: false }).is_ok());
 }
 
 #[test]
 fn a_code_outside_the_codebook_is_an_error_once_it_leaves_the_window() {
-    let sparsity = Sparsity { retrieve: 0.5, window: 2, sinks: 0 };
+    let sparsity = Sparsity { retrieve: 0.5, window: 2, sinks: 0, tail: false };
     let mut index = HeadIndex::new(3, sparsity).unwrap();
     index.append(&[0, 3, 1, 2]);
     on_every_backend(|kernels| {
         let mut positions = Vec::new();
-        assert!(index.choose(kernels, &[0.0; 3], &mut RetrievalScratch::default(), &mut positions).is_err());
+        assert!(
+            index
+                .choose(kernels, no_rows(), &[0.0; 3], &mut RetrievalScratch::default(), &mut positions)
+                .is_err()
+        );
     });
 }
 

@@ -3,7 +3,7 @@
 use super::{
     bench::{Bench, Work},
     check,
-    contexts::{codebook, codes, index, kv_rows, queries},
+    contexts::{codebook, codes, index, kv_rows, no_rows, queries},
     results::Shape,
 };
 use a2ats_kernel::{
@@ -18,6 +18,7 @@ use a2ats_tests::{
     reference::{attention::attend as reference, to_f64},
 };
 use rayon::prelude::*;
+use std::hint::black_box;
 
 const TOKENS: usize = 128 << 10;
 const KV_HEADS: usize = 8;
@@ -114,7 +115,9 @@ fn time(
     let pool = &bench.pools[pool];
     let queries: Vec<f32> = queries(&mut Noise::new(3), group, head_dim);
     let timing = bench.budget.time_on(pool, |run| {
-        attend_heads(kernels, rows, &selections[run % selections.len()], &queries);
+        for whole in attend_heads(kernels, rows, &selections[run % selections.len()], &queries) {
+            black_box(output(&whole, queries.len()));
+        }
     });
     let attended: usize = selections.iter().flatten().map(Selection::len).sum::<usize>() / selections.len();
     let shape = Shape {
@@ -136,13 +139,13 @@ fn time(
 }
 
 /// Attention of every kv head, as an engine spreads it over threads: `attend_chunk` rows a task, partials merged in
-/// order. Gives `[kv_heads, group, head_dim]`.
+/// order.
 pub fn attend_heads(
     kernels: &dyn Kernels,
     rows: &[KvRows],
     selections: &[Selection<'_>],
     queries: &[f32],
-) -> Vec<Vec<f32>> {
+) -> Vec<Partial> {
     let tasks: Vec<(usize, Selection<'_>)> = selections
         .iter()
         .enumerate()
@@ -163,12 +166,14 @@ pub fn attend_heads(
             none => *none = Some(partial),
         }
     }
-    let output = |whole: &Partial| {
-        let mut out = vec![0.0; queries.len()];
-        whole.finish(&mut out).expect("the output has the queries' shape");
-        out
-    };
-    merged.iter().flatten().map(output).collect()
+    merged.into_iter().flatten().collect()
+}
+
+/// What a partial amounts to, `[group, head_dim]`.
+pub fn output(whole: &Partial, len: usize) -> Vec<f32> {
+    let mut out = vec![0.0; len];
+    whole.finish(&mut out).expect("the output has the queries' shape");
+    out
 }
 
 fn attend(
@@ -206,7 +211,9 @@ fn retrieved(kernels: &dyn Kernels, runs: usize) -> Vec<Vec<Vec<u32>>> {
             let queries = queries(&mut noise, group, head_dim);
             let mut positions = Vec::new();
             kernels.codeword_scores(&book, &queries, None, &mut scores).expect("shapes fit together");
-            index.choose(kernels, &scores, &mut scratch, &mut positions).expect("shapes fit together");
+            index
+                .choose(kernels, no_rows(), &scores, &mut scratch, &mut positions)
+                .expect("shapes fit together");
             positions
         };
         by_head.push((0..runs).map(&mut choose).collect());

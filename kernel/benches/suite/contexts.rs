@@ -1,9 +1,9 @@
 //! Contexts to decode in: KV rows, codes and codebooks that look like a model's where it matters for speed.
 
 use a2ats_kernel::{
-    Codebook, Dtype,
+    Codebook, Dtype, Elements,
     decode::{HeadIndex, Sparsity},
-    kv::KvRows,
+    kv::{KvRows, Rows},
 };
 use a2ats_tests::inputs::{Noise, unit_matrix};
 use rayon::prelude::*;
@@ -51,6 +51,11 @@ pub fn index(codewords: usize, codes: &[u16]) -> HeadIndex {
     let mut index = HeadIndex::new(codewords, Sparsity::default()).expect("the default shares are in range");
     index.append(codes);
     index
+}
+
+/// Retrieval without a tail does not look at rows.
+pub fn no_rows() -> Rows<'static> {
+    Rows::new(Elements::F32(&[]), 16).expect("no rows are whole rows")
 }
 
 /// A codebook of random codewords.

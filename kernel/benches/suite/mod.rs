@@ -6,6 +6,8 @@
 //! | `selective` | the same over retrieved rows, 6% of the context | memory |
 //! | `codeword_scores` | scores and the newest key's code, one pass over codebooks that no cache holds | memory |
 //! | `retrieve` | the codes that each query head takes, and their union, without writing positions | - |
+//! | `tail` | the estimate of what is not attended, one pass over sums of values that no cache holds | memory |
+//! | `decode_step_tail` | a step at 128K tokens with that estimate, at 3% and 1% retrieved | - |
 //! | `decode_step_dense`, `decode_step_a2ats` | a whole step of one layer, 1K to 1M tokens | - |
 //! | `matvec`, `matmul` | products of bf16 weights | memory, arithmetic |
 //! | `prefill_attention` | causal attention of a chunk of queries over a long past | arithmetic |
@@ -24,6 +26,7 @@ mod report;
 mod results;
 mod steps;
 mod table;
+mod tail;
 mod timing;
 
 use a2ats_kernel::available;
@@ -50,6 +53,7 @@ pub fn run(backends: &[&str]) -> ExitCode {
     codewords::codeword_scores(&mut bench);
     codewords::retrieve(&mut bench);
     codewords::index_upkeep(&mut bench);
+    tail::estimate(&mut bench);
     products::matvec(&mut bench);
     products::matmul(&mut bench);
     prefill::prefill_attention(&mut bench);

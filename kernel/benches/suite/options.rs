@@ -4,7 +4,7 @@ use clap::{Parser, builder::PossibleValuesParser};
 use std::path::PathBuf;
 
 /// What can be timed, by the names that results have.
-const OPERATIONS: [&str; 11] = [
+const OPERATIONS: [&str; 13] = [
     "dense_decode",
     "cached_decode",
     "selective",
@@ -16,6 +16,8 @@ const OPERATIONS: [&str; 11] = [
     "prefill_attention",
     "decode_step_dense",
     "decode_step_a2ats",
+    "decode_step_tail",
+    "tail",
 ];
 
 /// Times the kernels beside the walls that this machine sets: how fast its memory is read, how fast it multiplies.

@@ -1,15 +1,15 @@
 //! Whole decode steps of one layer over context lengths: dense, and a2ats with its parts.
 
 use super::{
-    attention::attend_heads,
+    attention::{attend_heads, output},
     bench::{Bench, Work},
-    contexts::{codebook, codes, index, kv_rows, queries},
+    contexts::{codebook, codes, kv_rows, no_rows, queries},
     results::{Parts, Shape},
 };
 use a2ats_kernel::{
     Codebook, Dtype, Kernels,
-    attention::Selection,
-    decode::{HeadIndex, StepInput, StepScratch, choose_rows},
+    attention::{Partial, Selection},
+    decode::{HeadIndex, Sparsity, StepInput, StepScratch, attend_rest, choose_rows},
     kv::KvRows,
     retrieval::RetrievalScratch,
 };
@@ -27,6 +27,7 @@ const LAYERS: usize = 32;
 /// One layer of an 8B model: its caches, and what goes in.
 struct Layer {
     rows: Vec<KvRows>,
+    /// `[KV_HEADS]`, or `[LAYERS][KV_HEADS]`: those are gone through in turn.
     indices: Vec<HeadIndex>,
     scratch: Vec<StepScratch>,
     /// `[LAYERS][KV_HEADS]`
@@ -37,9 +38,8 @@ struct Layer {
 
 /// Steps at 1K, 4K, … tokens; the longest context first, so that its rows serve the shorter ones.
 pub fn decode_steps(bench: &mut Bench) {
-    let wanted =
-        ["decode_step_dense", "decode_step_a2ats"].iter().filter(|step| bench.options.wants(step)).count();
-    if wanted == 0 {
+    let steps = ["decode_step_dense", "decode_step_a2ats", "decode_step_tail"];
+    if !steps.iter().any(|step| bench.options.wants(step)) {
         return;
     }
     bench.begins("decode_step_a2ats");
@@ -65,8 +65,18 @@ pub fn decode_steps(bench: &mut Bench) {
             if kernels.name() == bench.kernels[0].name() || tokens == 128 << 10 {
                 layer.rows.iter_mut().for_each(|rows| rows.truncate(tokens));
                 time_dense(bench, kernels, &layer, tokens);
-                layer.indices = codes.iter().map(|codes| index(CODEWORDS, &codes[..tokens])).collect();
+                // Where figures are quoted, posting lists of all layers are gone through, like codebooks.
+                let layers = if tokens == 128 << 10 { LAYERS } else { 1 };
+                layer.index(kernels, &codes, tokens, Sparsity::default(), layers);
                 time_a2ats(bench, kernels, &mut layer, tokens);
+            }
+            if tokens == 128 << 10 {
+                for retrieve in [0.03, 0.01] {
+                    layer.rows.iter_mut().for_each(|rows| rows.truncate(tokens));
+                    let sparsity = Sparsity { retrieve, tail: true, ..Sparsity::default() };
+                    layer.index(kernels, &codes, tokens, sparsity, LAYERS);
+                    time_tail(bench, kernels, &mut layer, tokens);
+                }
             }
         }
     }
@@ -88,7 +98,7 @@ fn time_dense(bench: &mut Bench, kernels: &dyn Kernels, layer: &Layer, tokens: u
     let selections = vec![Selection::Range(0..tokens); KV_HEADS];
     let timing = bench.budget.time_on(pool, |run| {
         let (queries, _) = &layer.inputs[run % layer.inputs.len()];
-        black_box(attend_heads(kernels, &layer.rows, &selections, queries));
+        finish(attend_heads(kernels, &layer.rows, &selections, queries));
     });
     bench.record("decode_step_dense", kernels.name(), threads, shape(tokens), timing, Work::Time);
 }
@@ -107,26 +117,77 @@ fn time_a2ats(bench: &mut Bench, kernels: &dyn Kernels, layer: &mut Layer, token
     bench.add_parts(Parts { score, retrieve, attend });
 }
 
+fn time_tail(bench: &mut Bench, kernels: &dyn Kernels, layer: &mut Layer, tokens: usize) {
+    let (pool, threads) = (bench.all_threads(), bench.all_threads().current_num_threads());
+    let timing = bench.budget.time_on(pool, |run| layer.step(kernels, run));
+    let attended = layer.scratch.iter().map(|scratch| scratch.positions().len()).sum::<usize>() / KV_HEADS;
+    let shape = Shape { attended: Some(attended), codewords: Some(CODEWORDS), ..shape(tokens) };
+    bench.record("decode_step_tail", kernels.name(), threads, shape, timing, Work::Time);
+}
+
+fn finish(heads: Vec<Partial>) {
+    for whole in heads {
+        black_box(output(&whole, GROUP * HEAD_DIM));
+    }
+}
+
 impl Layer {
+    /// Makes the indices of some layers for a context, and takes a step with each: the first one indexes everything, and what was copied
+    /// gets room to grow.
+    fn index(
+        &mut self,
+        kernels: &dyn Kernels,
+        codes: &[Vec<u16>],
+        tokens: usize,
+        sparsity: Sparsity,
+        layers: usize,
+    ) {
+        let heads = codes.par_iter().zip(&self.rows).map(|(codes, rows)| {
+            let mut index = HeadIndex::new(CODEWORDS, sparsity).expect("shares in range");
+            index.append(&codes[..tokens]);
+            let (scores, mut scratch) = (vec![0.0; CODEWORDS], RetrievalScratch::default());
+            index
+                .choose(kernels, rows.rows(), &scores, &mut scratch, &mut Vec::new())
+                .expect("shapes fit together");
+            index
+        });
+        let heads: Vec<HeadIndex> = heads.collect();
+        self.indices = (0..layers).flat_map(|_| heads.clone()).collect();
+        (0..layers).for_each(|run| self.step(kernels, run));
+    }
+
     /// The codebooks of the layer that is to be thought of in this run.
     fn books(&self, run: usize) -> &[Codebook] {
         &self.books[run % LAYERS * KV_HEADS..][..KV_HEADS]
     }
 
-    /// Score, retrieve, attend.
+    /// Score, retrieve, attend, and estimate the rest where there are sums of values.
     fn step(&mut self, kernels: &dyn Kernels, run: usize) {
         let Self { rows, indices, scratch, books, inputs } = self;
+        let first = run * KV_HEADS % indices.len();
+        let indices = &mut indices[first..first + KV_HEADS];
+        // Positions go on in other layers' rows: all hold the same context, longer by what other runs have added.
+        let tokens = indices[0].codes().len();
+        rows.iter_mut().for_each(|rows| rows.truncate(tokens));
         let (queries, key) = &inputs[run % inputs.len()];
         let books = &books[run % LAYERS * KV_HEADS..][..KV_HEADS];
         let input = StepInput { queries, windowed_queries: queries, key, rotated_key: key, value: key };
-        rows.par_iter_mut().zip(indices).zip(&mut *scratch).zip(books).with_max_len(1).for_each(
+        rows.par_iter_mut().zip(&mut *indices).zip(&mut *scratch).zip(books).with_max_len(1).for_each(
             |(((rows, index), scratch), book)| {
                 choose_rows(kernels, book, rows, index, &input, scratch).expect("shapes fit together");
             },
         );
         let selections: Vec<_> =
             scratch.iter().map(|scratch| Selection::Positions(scratch.positions())).collect();
-        black_box(attend_heads(kernels, rows, &selections, queries));
+        let mut heads = attend_heads(kernels, rows, &selections, queries);
+        let scale = 1.0 / (HEAD_DIM as f32).sqrt();
+        heads.par_iter_mut().zip(rows).zip(indices).zip(scratch).with_max_len(1).for_each(
+            |(((whole, rows), index), scratch)| {
+                let codes = attend_rest(kernels, rows.rows(), index, scale, scratch, whole);
+                black_box(codes.expect("shapes fit together"));
+            },
+        );
+        finish(heads);
     }
 
     fn score(&self, kernels: &dyn Kernels, run: usize) {
@@ -151,8 +212,15 @@ impl Layer {
     /// Retrieval with scores that are there already.
     fn retrieve(&mut self, kernels: &dyn Kernels, scores: &[f32]) {
         let working = || (RetrievalScratch::default(), Vec::new());
-        self.indices.par_iter_mut().with_max_len(1).for_each_init(working, |(scratch, positions), index| {
-            black_box(index.choose(kernels, scores, scratch, positions).expect("shapes fit together"));
-        });
+        self.indices[..KV_HEADS].par_iter_mut().with_max_len(1).for_each_init(
+            working,
+            |(scratch, positions), index| {
+                black_box(
+                    index
+                        .choose(kernels, no_rows(), scores, scratch, positions)
+                        .expect("shapes fit together"),
+                );
+            },
+        );
     }
 }

@@ -115,7 +115,7 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
                         let mut ahead = Beside::new(lines, share, soon, 0);
                         let weights = &weights[first * BLOCK..(first + tile) * BLOCK];
                         let sums = &mut sums[first * width..(first + tile) * width];
-                        weigh_block(s, &block, &mut ahead, weights, width, sums);
+                        weigh_block(s, &block, &mut ahead, weights, width, width, sums);
                         lines = ahead.lines;
                     }
                 }
@@ -172,7 +172,12 @@ fn scale_all<S: Simd>(s: S, x: &mut [f32], factor: f32) {
 
 /// Brings sums over values back from the registers' order to memory's, without the padding.
 #[inline(always)]
-fn restore_order<S: Simd, T: Element>(sums: &[f32], width: usize, head_dim: usize, values: &mut [f32]) {
+pub(crate) fn restore_order<S: Simd, T: Element>(
+    sums: &[f32],
+    width: usize,
+    head_dim: usize,
+    values: &mut [f32],
+) {
     let block = 2 * S::LANES;
     for (sums, values) in sums.chunks_exact(width).zip(values.chunks_exact_mut(head_dim)) {
         for (i, value) in values.iter_mut().enumerate() {

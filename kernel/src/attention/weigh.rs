@@ -2,21 +2,22 @@
 
 use crate::{
     ahead::{Prefetch, ask_part},
-    beside::Beside,
     dtype::Element,
     rows::{BLOCK, Block},
     simd::Simd,
     tile::with_tile_width,
 };
 
-/// Adds a block's weighted values to the sums of some queries: `weights` is `[count, BLOCK]` as
-/// [`Element::put_weights`] leaves them, `sums` is `[count, width]`. Meanwhile memory is asked for what is `ahead`.
+/// Adds a block's weighted values, which begin at element `half` of its rows, to the sums of some queries: `weights` is
+/// `[count, BLOCK]` as [`Element::put_weights`] leaves them, `sums` is `[count, width]`. Meanwhile memory is asked for what
+/// is `ahead`.
 #[inline(always)]
-pub(super) fn weigh_block<S: Simd, T: Element>(
+pub(crate) fn weigh_block<S: Simd, T: Element, P: Prefetch>(
     s: S,
     block: &Block<'_, T>,
-    ahead: &mut Beside<'_, '_, T>,
+    ahead: &mut P,
     weights: &[f32],
+    half: usize,
     width: usize,
     sums: &mut [f32],
 ) {
@@ -25,12 +26,12 @@ pub(super) fn weigh_block<S: Simd, T: Element>(
         let mut at = 0;
         if S::REGISTERS >= 32 {
             while at + 4 * S::LANES <= width {
-                weigh_columns::<S, T, 2, H>(s, block, ahead, weights, width, at, sums);
+                weigh_columns::<S, T, P, 2, H>(s, block, ahead, weights, half, width, at, sums);
                 at += 4 * S::LANES;
             }
         }
         while at < width {
-            weigh_columns::<S, T, 1, H>(s, block, ahead, weights, width, at, sums);
+            weigh_columns::<S, T, P, 1, H>(s, block, ahead, weights, half, width, at, sums);
             at += 2 * S::LANES;
         }
     });
@@ -38,11 +39,13 @@ pub(super) fn weigh_block<S: Simd, T: Element>(
 
 /// `C` blocks of 2·LANES value elements of all rows, for `H` queries, whose sums stay in registers meanwhile.
 #[inline(always)]
-fn weigh_columns<S: Simd, T: Element, const C: usize, const H: usize>(
+#[expect(clippy::too_many_arguments, reason = "those of `weigh_block`, and where the columns begin")]
+fn weigh_columns<S: Simd, T: Element, P: Prefetch, const C: usize, const H: usize>(
     s: S,
     block: &Block<'_, T>,
-    ahead: &mut Beside<'_, '_, T>,
+    ahead: &mut P,
     weights: &[f32],
+    half: usize,
     width: usize,
     at: usize,
     sums: &mut [f32],
@@ -59,7 +62,7 @@ fn weigh_columns<S: Simd, T: Element, const C: usize, const H: usize>(
         }
     }
     let mut local = *ahead;
-    let values = block.rows.columns(width + at..width + at + C * step);
+    let values = block.rows.columns(half + at..half + at + C * step);
     for pair in 0..BLOCK / 2 {
         if 2 * pair >= block.len {
             break;

@@ -43,6 +43,13 @@ pub struct RetrievalScratch {
     prefixes: Vec<u32>,
 }
 
+impl RetrievalScratch {
+    /// `[codes]`: how many of each code's lowest positions the last selection took.
+    pub fn prefixes(&self) -> &[u32] {
+        &self.prefixes
+    }
+}
+
 /// Checks the shapes of a selection.
 pub(crate) fn check_select(scores: &[f32], counts: &[u32], prefixes: &[u32]) -> Result<()> {
     expect_len("counts", counts.len(), scores.len())?;
@@ -57,6 +64,11 @@ impl RetrievalIndex {
     pub fn new(codes: usize) -> Result<Self> {
         check_codes(codes)?;
         Ok(Self { lists: PostingLists::new(codes), len: 0, next_position: 0 })
+    }
+
+    /// How many codes there are.
+    pub(crate) fn codes(&self) -> usize {
+        self.lists.codes()
     }
 
     /// How many tokens it holds.
@@ -99,6 +111,11 @@ impl RetrievalIndex {
         self.len += codes.len();
         self.next_position = end;
         Ok(())
+    }
+
+    /// Appends the `prefix` lowest positions of a code.
+    pub(crate) fn copy_prefix(&self, code: usize, prefix: u32, positions: &mut Vec<u32>) {
+        self.lists.copy_prefix(code, prefix, positions);
     }
 
     /// Appends to `positions` the union of each query head's `take` best-scoring tokens; `scores` is

@@ -78,6 +78,8 @@ struct Report {
     kv_bytes_read_share: Option<f64>,
     kv_bytes_read: u64,
     kv_bytes_dense: u64,
+    /// Codes whose sums of values were read over those that have any; nothing without an estimate of what is not attended.
+    tail_codes_read_share: Option<f64>,
     attention: &'static str,
     backend: &'static str,
     kv_dtype: String,
@@ -183,8 +185,9 @@ impl Generate {
             decode_tokens_per_second: per_second(steps, decode),
             attended_share: read.attended_share(),
             kv_bytes_read_share: read.bytes_share(),
-            kv_bytes_read: read.row_bytes + read.codeword_bytes,
+            kv_bytes_read: read.bytes(),
             kv_bytes_dense: read.dense_bytes,
+            tail_codes_read_share: read.tail_codes_share(),
             attention: loaded.attention.name(),
             backend: loaded.model.kernels().name(),
             kv_dtype: session.cache().dtype().to_string(),
@@ -207,8 +210,11 @@ fn say_report(report: &Report) {
         report.threads
     ));
     if let (Some(attended), Some(bytes)) = (report.attended_share, report.kv_bytes_read_share) {
+        let tail = report.tail_codes_read_share.map_or_else(String::new, |share| {
+            format!(", estimated the rest from {:.1}% of the codes", 100.0 * share)
+        });
         say(&format!(
-            "attended {:.1}% of the context; read {} of KV rows and codewords, {:.1}% of what dense attention reads",
+            "attended {:.1}% of the context{tail}; read {} of KV rows, codewords and sums, {:.1}% of what dense attention reads",
             100.0 * attended,
             human_bytes(report.kv_bytes_read as f64),
             100.0 * bytes

@@ -7,7 +7,7 @@ use super::{
     output::{human_bytes, print, print_json},
 };
 use a2ats_model::{
-    cache::{index_bytes, kv_bytes},
+    cache::{index_bytes, kv_bytes, tail_bytes},
     codebooks::fingerprint,
     session::{available_memory, longest_context},
 };
@@ -53,6 +53,8 @@ struct Facts {
     kv_bytes: u128,
     /// Bytes of codes and posting lists at that context.
     index_bytes: u128,
+    /// Bytes of sums of values at that context, where what is not attended is estimated.
+    tail_bytes: u128,
     memory_available: Option<u64>,
 }
 
@@ -112,6 +114,11 @@ impl Info {
                 .codebooks
                 .as_ref()
                 .map_or(0, |books| index_bytes(config, books.most_codes(), context)),
+            tail_bytes: loaded
+                .codebooks
+                .as_ref()
+                .filter(|_| loaded.attention.has_tail())
+                .map_or(0, |books| tail_bytes(config, books.most_codes(), context)),
             memory_available: available_memory(),
         }
     }
@@ -163,11 +170,12 @@ fn describe(facts: &Facts) -> String {
     line(
         "memory",
         format!(
-            "a context of {} tokens takes {} of KV rows in {} and about {} of index; {} are free",
+            "a context of {} tokens takes {} of KV rows in {}, about {} of index and {} of sums of values; {} are free",
             facts.context,
             human_bytes(facts.kv_bytes as f64),
             facts.kv_dtype,
             human_bytes(facts.index_bytes as f64),
+            human_bytes(facts.tail_bytes as f64),
             facts.memory_available.map_or("an unknown amount".to_owned(), |bytes| human_bytes(bytes as f64))
         ),
     );

@@ -34,6 +34,10 @@ pub(super) struct ModelOptions {
     #[arg(long, value_name = "TOKENS", default_value_t = 8)]
     sinks: usize,
 
+    /// Estimate what is not attended from sums of values by code.
+    #[arg(long, value_enum, default_value_t = Switch::Off)]
+    tail: Switch,
+
     /// Storage type of the KV cache: bf16, f16 or f32.
     #[arg(long, value_name = "DTYPE", default_value = "bf16")]
     pub(super) kv_dtype: Dtype,
@@ -54,10 +58,17 @@ enum AttentionName {
     A2ats,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
 impl ModelOptions {
     /// How to attend, given whether there are codebooks.
     pub(super) fn attention(&self, has_codebooks: bool) -> Result<Attention> {
-        let sparsity = Sparsity { retrieve: self.retrieve, window: self.window, sinks: self.sinks };
+        let tail = self.tail == Switch::On;
+        let sparsity = Sparsity { retrieve: self.retrieve, window: self.window, sinks: self.sinks, tail };
         if sparsity.check().is_err() {
             return Err(Error::Usage(format!(
                 "--retrieve {} --window {}: give a share from 0 on and a window of at least 1",

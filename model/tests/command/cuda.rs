@@ -2,10 +2,8 @@
 
 use super::common::{ModelFolder, Ran, command, ran};
 use std::{
-    fs,
     path::Path,
     process::{Command, Stdio},
-    time::Duration,
 };
 
 const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
@@ -37,6 +35,7 @@ fn finished(mut run: Command) -> Ran {
 #[cfg(feature = "cuda")]
 mod with_cuda {
     use super::*;
+    use std::{fs, time::Duration};
 
     /// A folder where the system's loader finds a driver of the emulator's, or one that is no library.
     fn driver(is_good: bool) -> tempfile::TempDir {

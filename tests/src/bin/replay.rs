@@ -23,6 +23,9 @@ struct Arguments {
     /// Storage type of the codewords: f32, f16 or bf16.
     #[arg(long, default_value = "f32")]
     codeword_dtype: Dtype,
+    /// Estimate what is not attended, and compare with expected_tail.safetensors.
+    #[arg(long)]
+    tail: bool,
 }
 
 fn main() -> ExitCode {
@@ -41,7 +44,7 @@ fn outcomes(arguments: &Arguments) -> Result<Vec<Outcome>, String> {
     let storage = Storage { kv: arguments.kv_dtype, codewords: arguments.codeword_dtype };
     available()
         .into_iter()
-        .map(|kernels| replay(&golden, kernels, storage).map_err(|error| error.to_string()))
+        .map(|kernels| replay(&golden, kernels, storage, arguments.tail).map_err(|error| error.to_string()))
         .collect()
 }
 
@@ -51,17 +54,27 @@ fn print(outcomes: &[Outcome], json: bool) -> Result<(), String> {
         return Ok(());
     }
     println!(
-        "{:<11} {:<6} {:<9} {:>11} {:>11} {:>8} {:>9} {:>9} {:>9}",
-        "backend", "kv", "codewords", "logit error", "dense error", "argmax", "codes", "union", "expected"
+        "{:<11} {:<6} {:<9} {:>11} {:>11} {:>10} {:>8} {:>9} {:>9} {:>9}",
+        "backend",
+        "kv",
+        "codewords",
+        "logit error",
+        "dense error",
+        "from dense",
+        "argmax",
+        "codes",
+        "union",
+        "expected"
     );
     for outcome in outcomes {
         println!(
-            "{:<11} {:<6} {:<9} {:>11.2e} {:>11.2e} {:>8.4} {:>9.6} {:>9.6} {:>9.6}",
+            "{:<11} {:<6} {:<9} {:>11.2e} {:>11} {:>10.4} {:>8.4} {:>9.6} {:>9.6} {:>9.6}",
             outcome.backend,
             outcome.kv_dtype,
             outcome.codeword_dtype,
             outcome.relative_logit_error,
-            outcome.dense_relative_logit_error,
+            outcome.dense_relative_logit_error.map_or_else(String::new, |error| format!("{error:.2e}")),
+            outcome.relative_distance_from_dense,
             outcome.argmax_agreement,
             outcome.code_agreement,
             outcome.union_fraction,

@@ -23,7 +23,7 @@ pub fn matmul(weights: &[f64], rows: usize, cols: usize, xs: &[f64], n: usize) -
 }
 
 /// Σ aᵢ bᵢ.
-pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     sum_over_pairs(a, b, |x, y| x * y)
 }
 

@@ -8,6 +8,7 @@ use super::codebook::Codebook;
 use super::elementwise::{rms_norm, rotate, silu_mul};
 use super::linear::{add_scaled, matmul, matvec};
 use super::retrieval::retrieve;
+use super::tail::{Context, attend_with_tail};
 
 /// The numbers of a model that its weights do not tell.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +49,8 @@ pub struct Sparse {
     pub sinks: usize,
     /// The one position that every query is rotated to for scoring codewords.
     pub relative_position: usize,
+    /// Whether what is not attended is estimated.
+    pub tail: bool,
 }
 
 /// What is cached of one kv head.
@@ -204,7 +207,17 @@ impl Llama {
         let picked = retrieved.picked.iter().filter(|&&picked| picked).count();
 
         let rotated = self.rotate_rows(queries, group, self.length - 1);
-        let out = attend(&rotated, &cache.keys, &cache.values, d, self.shape.scale(), &retrieved.attended);
+        let (keys, values, attended, scale) =
+            (&cache.keys, &cache.values, &retrieved.attended, self.shape.scale());
+        let out = if sparse.tail {
+            let first_of_window = self.length.saturating_sub(window);
+            let always: Vec<bool> = (0..self.length).map(|at| at < sinks || at >= first_of_window).collect();
+            let context = Context { keys, values, codes: &cache.codes, attended, always: &always };
+            let heads = rotated.chunks_exact(d).zip(&scores);
+            heads.flat_map(|(query, scores)| attend_with_tail(&context, query, scores, scale)).collect()
+        } else {
+            attend(&rotated, keys, values, d, scale, attended)
+        };
         (out, picked as f64 / self.length as f64)
     }
 

@@ -1,0 +1,293 @@
+//! The estimate itself: one product of the codes' weights with their sums of values, for the whole group.
+
+use super::{NEGLIGIBLE, Rest};
+use crate::{
+    attention::{Partial, restore_order, weigh_block},
+    beside::{Beside, Later, ask_for_whole},
+    dtype::{Dtype, Element, Elements},
+    kv::row_width,
+    memory::Aligned,
+    rows::{BLOCK, Block, RowSet},
+    simd::Simd,
+    tile::sharing_tiles,
+};
+
+/// How far ahead memory is asked for rows, in bytes.
+const AHEAD: usize = 64 << 10;
+
+/// Adds the estimate to `out`, attention over the rows that are attended. Gives how many codes were read.
+#[inline(always)]
+pub(crate) fn attend_rest<S: Simd>(s: S, rest: &Rest<'_>, out: &mut Partial) -> usize {
+    if rest.codes.is_empty() {
+        return 0;
+    }
+    let weights = Weights::new(s, rest, out);
+    let head_dim = rest.rows.head_dim();
+    let width = row_width(head_dim);
+    let mut tail = Partial::default();
+    tail.reset(rest.offsets.len(), head_dim);
+    tail.largest.copy_from_slice(&weights.largest);
+    tail.sum.copy_from_slice(&weights.sum);
+    let chosen = weights.chosen.as_deref();
+    match rest.sums {
+        Elements::F32(sums) => add_sums(s, &RowSet::new(sums, width, chosen), &weights, &mut tail),
+        Elements::F16(sums) => add_sums(s, &RowSet::new(sums, width, chosen), &weights, &mut tail),
+        Elements::Bf16(sums) => add_sums(s, &RowSet::new(sums, width, chosen), &weights, &mut tail),
+    }
+    let positions = Some(rest.boundary);
+    match rest.rows.elements() {
+        Elements::F32(rows) => {
+            subtract(s, &RowSet::new(rows, 2 * width, positions), rest, &weights, &mut tail)
+        }
+        Elements::F16(rows) => {
+            subtract(s, &RowSet::new(rows, 2 * width, positions), rest, &weights, &mut tail)
+        }
+        Elements::Bf16(rows) => {
+            subtract(s, &RowSet::new(rows, 2 * width, positions), rest, &weights, &mut tail)
+        }
+    }
+    out.merge_same(&tail);
+    chosen.map_or(rest.codes.len(), <[u32]>::len)
+}
+
+/// e^{ŝ − largest ŝ} of every slot that something is left of.
+struct Weights {
+    /// `[group, stride]`, zero for what is skipped.
+    of: Aligned,
+    stride: usize,
+    /// `[group]`
+    largest: Vec<f32>,
+    /// `[group]`: weights times what is left, of all that is not skipped.
+    sum: Vec<f32>,
+    /// The slots that are not skipped, ascending; nothing, if none is.
+    chosen: Option<Vec<u32>>,
+}
+
+impl Weights {
+    #[inline(always)]
+    fn new<S: Simd>(s: S, rest: &Rest<'_>, attended: &Partial) -> Self {
+        let (slots, group) = (rest.codes.len(), rest.offsets.len());
+        // Whole blocks, so that these are what is weighed where nothing is skipped.
+        let stride = slots.next_multiple_of(BLOCK);
+        let mut all = Self {
+            of: Aligned::zeros(group * stride),
+            stride,
+            largest: vec![f32::NEG_INFINITY; group],
+            sum: vec![0.0; group],
+            chosen: None,
+        };
+        // What is left, and −∞ where nothing is.
+        let (mut left, mut floor) = (Aligned::zeros(stride), Aligned::zeros(stride));
+        for (to, &from) in left.iter_mut().zip(rest.left) {
+            *to = from as f32;
+        }
+        for (floor, left) in floor.iter_mut().zip(left.iter()) {
+            *floor = if *left > 0.0 { 0.0 } else { f32::NEG_INFINITY };
+        }
+        let codes = rest.scores.len() / group;
+        let mut matters = vec![0_u32; stride / BLOCK];
+        for head in 0..group {
+            let of = &mut all.of[head * stride..(head + 1) * stride];
+            let scores = &rest.scores[head * codes..(head + 1) * codes];
+            for (to, &code) in of.iter_mut().zip(rest.codes) {
+                *to = scores[usize::from(code)];
+            }
+            let largest = scale_scores(s, of, &floor, rest.scale, rest.offsets[head]);
+            let (sum, most) = exponentials(s, of, &left, largest, rest.sums.dtype());
+            let attended = attended.sum[head] * (attended.largest[head] - largest).exp();
+            // Nothing at all never matters.
+            let limit = (NEGLIGIBLE / slots as f32 * attended.max(most)).max(f32::MIN_POSITIVE);
+            mark(s, of, &left, limit, &mut matters);
+            (all.largest[head], all.sum[head]) = (largest, sum);
+        }
+        all.skip(&matters, &left, slots);
+        all
+    }
+
+    /// Leaves out what does not matter to any query head, if that is much: else reading all in their order is faster, and more exact.
+    #[inline(always)]
+    fn skip(&mut self, matters: &[u32], left: &[f32], slots: usize) {
+        let count: usize = matters.iter().map(|bits| bits.count_ones() as usize).sum();
+        if 3 * count > 2 * slots {
+            return;
+        }
+        let mut chosen = Vec::with_capacity(count);
+        for (block, &bits) in matters.iter().enumerate() {
+            let mut bits = bits;
+            while bits != 0 {
+                chosen.push((block * BLOCK) as u32 + bits.trailing_zeros());
+                bits &= bits - 1;
+            }
+        }
+        for (of, sum) in self.of.chunks_exact_mut(self.stride).zip(&mut self.sum) {
+            *sum = 0.0;
+            for ((weights, left), &bits) in
+                of.chunks_exact_mut(BLOCK).zip(left.chunks_exact(BLOCK)).zip(matters)
+            {
+                for (i, (weight, left)) in weights.iter_mut().zip(left).enumerate() {
+                    *weight = if bits >> i & 1 == 1 { *weight } else { 0.0 };
+                    *sum += *weight * left;
+                }
+            }
+        }
+        self.chosen = Some(chosen);
+    }
+
+    fn of(&self, head: usize, slot: usize) -> f32 {
+        self.of[head * self.stride + slot]
+    }
+}
+
+/// Scores to estimates, −∞ where the floor is; gives the largest.
+#[inline(always)]
+fn scale_scores<S: Simd>(s: S, scores: &mut [f32], floor: &[f32], scale: f32, offset: f32) -> f32 {
+    let (scale, offset) = (s.splat(scale), s.splat(offset));
+    let mut top = s.splat(f32::NEG_INFINITY);
+    for (scores, floor) in scores.chunks_exact_mut(S::LANES).zip(floor.chunks_exact(S::LANES)) {
+        let estimate = s.add(s.mul_add(s.load(scores), scale, offset), s.load(floor));
+        top = s.max(top, estimate);
+        s.store(estimate, scores);
+    }
+    s.reduce_max(top)
+}
+
+/// Replaces numbers by e^{x − largest}; zeros, if that is −∞. Gives the sum of them times what is left, and the largest of those.
+/// What multiplies bf16 rounds weights: here, so that the denominator has the same.
+#[inline(always)]
+fn exponentials<S: Simd>(s: S, x: &mut [f32], left: &[f32], largest: f32, dtype: Dtype) -> (f32, f32) {
+    if largest == f32::NEG_INFINITY {
+        x.fill(0.0);
+        return (0.0, 0.0);
+    }
+    let reference = s.splat(largest);
+    for x in x.chunks_exact_mut(S::LANES) {
+        s.store(s.exp(s.sub(s.load(x), reference)), x);
+    }
+    if S::MULTIPLIES_BF16 && dtype == Dtype::Bf16 {
+        for x in &mut *x {
+            let bits = x.to_bits();
+            *x = f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000);
+        }
+    }
+    let (mut sum, mut most) = (s.splat(0.0), s.splat(0.0));
+    for (x, left) in x.chunks_exact(S::LANES).zip(left.chunks_exact(S::LANES)) {
+        let mass = s.mul(s.load(x), s.load(left));
+        (sum, most) = (s.add(sum, mass), s.max(most, mass));
+    }
+    (s.reduce_add(sum), s.reduce_max(most))
+}
+
+/// Sets a bit for each weight that, times what is left, is at least `limit`.
+#[inline(always)]
+fn mark<S: Simd>(s: S, weights: &[f32], left: &[f32], limit: f32, matters: &mut [u32]) {
+    let limit = s.splat(limit);
+    for (at, (weights, left)) in weights.chunks_exact(S::LANES).zip(left.chunks_exact(S::LANES)).enumerate() {
+        let bits = s.at_least(s.mul(s.load(weights), s.load(left)), limit);
+        matters[at * S::LANES / BLOCK] |= bits << (at * S::LANES % BLOCK);
+    }
+}
+
+/// Adds the sums of a set of slots, all or chosen ones.
+#[inline(always)]
+fn add_sums<S: Simd, T: Element>(s: S, set: &RowSet<'_, T>, weights: &Weights, out: &mut Partial) {
+    match &weights.chosen {
+        None => add_rows(
+            s,
+            set,
+            0,
+            #[inline(always)]
+            |head, start, block: &mut [f32; BLOCK]| {
+                block.copy_from_slice(&weights.of[head * weights.stride + start..][..BLOCK]);
+            },
+            out,
+        ),
+        Some(chosen) => add_rows(
+            s,
+            set,
+            0,
+            #[inline(always)]
+            |head, start, block: &mut [f32; BLOCK]| {
+                for (weight, &slot) in block.iter_mut().zip(&chosen[start..]) {
+                    *weight = weights.of(head, slot as usize);
+                }
+            },
+            out,
+        ),
+    }
+}
+
+/// Takes the values of attended rows out of their codes' sums. A skipped code's weights are zero.
+#[inline(always)]
+fn subtract<S: Simd, T: Element>(
+    s: S,
+    set: &RowSet<'_, T>,
+    rest: &Rest<'_>,
+    weights: &Weights,
+    out: &mut Partial,
+) {
+    add_rows(
+        s,
+        set,
+        set.stride / 2,
+        #[inline(always)]
+        |head, start, block: &mut [f32; BLOCK]| {
+            for (weight, &slot) in block.iter_mut().zip(&rest.boundary_slots[start..]) {
+                *weight = -weights.of(head, usize::from(slot));
+            }
+        },
+        out,
+    );
+}
+
+/// Adds the values of some rows, `at` elements from their beginning. `fill` gives a query head's weights of a block, from a row of the
+/// set on; zeros are there already, for what lies beyond.
+#[inline(never)]
+fn add_rows<S: Simd, T: Element>(
+    s: S,
+    set: &RowSet<'_, T>,
+    at: usize,
+    fill: impl Fn(usize, usize, &mut [f32; BLOCK]),
+    out: &mut Partial,
+) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let (group, width) = (out.largest.len(), row_width(out.head_dim));
+            let mut sums = Aligned::zeros(group * width);
+            let mut weights = Aligned::zeros(group * BLOCK);
+            let tiles = sharing_tiles::<S>(group);
+            let far = AHEAD.div_ceil(set.stride * size_of::<T>()).next_multiple_of(BLOCK);
+            for start in (0..far).step_by(BLOCK) {
+                ask_for_whole(s, set, start);
+            }
+            let mut next = Block::new(set, 0);
+            for start in (0..set.len()).step_by(BLOCK) {
+                let block = std::mem::replace(&mut next, Block::new(set, start + BLOCK));
+                let later = Later::new(set, start + far);
+                let mut lines = later.lines();
+                for (head, weights) in weights.chunks_exact_mut(BLOCK).enumerate() {
+                    let mut natural = [0.0; BLOCK];
+                    fill(head, start, &mut natural);
+                    for from in (0..BLOCK).step_by(2 * S::LANES) {
+                        let (low, high) = natural[from..from + 2 * S::LANES].split_at(S::LANES);
+                        T::put_weights(s, s.splat(0.0), [s.load(low), s.load(high)], weights, from);
+                    }
+                }
+                // Behind the last block, what is there already is asked for again.
+                let soon = if next.len > 0 { &next } else { &block };
+                for &(first, tile, share) in &tiles {
+                    let mut ahead = Beside::new(lines, share, soon, at);
+                    let weights = &weights[first * BLOCK..(first + tile) * BLOCK];
+                    let sums = &mut sums[first * width..(first + tile) * width];
+                    weigh_block(s, &block, &mut ahead, weights, at, width, sums);
+                    lines = ahead.lines;
+                }
+            }
+            let mut values = vec![0.0; out.values.len()];
+            restore_order::<S, T>(&sums, width, out.head_dim, &mut values);
+            for (to, from) in out.values.iter_mut().zip(values) {
+                *to += from;
+            }
+        },
+    );
+}

@@ -1,0 +1,99 @@
+//! An estimate of what retrieval leaves out, from statistics of the codes (an extension of the paper's method).
+//!
+//! Top-k attention throws the rest of the softmax away. A token that was left out has, in place of its score, the score ŝ of its
+//! code, and the values of a code's tokens are summed up in advance: S_c for code c, of n_c tokens that have left the window.
+//! With A the attended positions, per query head
+//!
+//! ```text
+//! out = ( Σ_{j∈A} e^{s_j}·v_j + Σ_c e^{ŝ_c}·(S_c − Σ_{j∈A, code c} v_j) )
+//!     / ( Σ_{j∈A} e^{s_j}     + Σ_c e^{ŝ_c}·(n_c − #{j∈A, code c}) )
+//! ```
+//!
+//! where the inner sums leave out window and sinks. Retrieval takes codes whole, but for one or few per query head. What is left of
+//! a code is therefore known before any value is read:
+//!
+//! * nothing, of most that were taken: then neither the code nor its tokens enter here. There is nothing to cancel,
+//!   however wrong ŝ is.
+//! * all of it, of all others: S_c and n_c enter as they are.
+//! * a part, of the few at the boundary: S_c enters, and the values of its attended tokens with weight −e^{ŝ_c} on top of e^{s_j}.
+//!   The number that is left is a difference of integers; so the denominator is a sum of positive terms.
+//!
+//! | what | shape | dtype |
+//! |---|---|---|
+//! | sums of values, by slots that codes get as they appear | `[slots, width]` | f32, or bf16 with a lower half for updates |
+//! | scores of all codes | `[group, codes]`, as [`crate::codebook`] leaves them | f32 |
+//! | output | a [`Partial`](crate::attention::Partial) that the estimate is added to | f32 |
+//!
+//! Codes whose mass does not matter are skipped: where for every query head e^{ŝ_c}·(what is left of n_c) is at most
+//! [`NEGLIGIBLE`] ÷ slots of what the head attends to, or of its largest code. All of them together are at most `NEGLIGIBLE` of the
+//! denominator.
+//!
+//! Tolerance: within 1e-5 of the same formula in f64, relative to the largest value (1e-4 with BF16 instructions), for the sums as stored.
+
+mod estimate;
+mod sums;
+
+pub(crate) use estimate::attend_rest;
+pub use sums::ValueSums;
+
+use crate::{
+    attention::Partial,
+    dtype::Elements,
+    error::{Error, Result, expect_len},
+    kv::{Rows, check_group, row_width},
+};
+
+/// The share of a softmax's denominator that all skipped codes together may have.
+pub const NEGLIGIBLE: f32 = 1.0 / 65536.0;
+
+/// What is left out by one kv head's group.
+#[derive(Debug, Clone, Copy)]
+pub struct Rest<'a> {
+    /// The sums of values: `[slots, width]`, see [`row_width`].
+    pub sums: Elements<'a>,
+    /// The code of each slot.
+    pub codes: &'a [u16],
+    /// How many of each slot's tokens are not attended.
+    pub left: &'a [u32],
+    /// `[group, codes]`
+    pub scores: &'a [f32],
+    /// What is added to a query head's scores once they are scaled, `[group]`: they are relative, see [`crate::codebook`].
+    pub offsets: &'a [f32],
+    /// What scores are multiplied by: 1/√head_dim as a rule.
+    pub scale: f32,
+    /// The rows of the cache.
+    pub rows: Rows<'a>,
+    /// Attended positions of codes of which a part is left.
+    pub boundary: &'a [u32],
+    /// The slots of their codes.
+    pub boundary_slots: &'a [u16],
+}
+
+impl Rest<'_> {
+    /// Checks the shapes.
+    pub(crate) fn check(&self, out: &Partial) -> Result<()> {
+        let (slots, group) = (self.codes.len(), self.offsets.len());
+        check_group(group)?;
+        expect_len("value sums", self.sums.len(), slots * row_width(self.rows.head_dim()))?;
+        expect_len("tokens left of each slot", self.left.len(), slots)?;
+        expect_len("boundary slots", self.boundary_slots.len(), self.boundary.len())?;
+        let codes = self.scores.len() / group;
+        expect_len("scores", self.scores.len(), codes * group)?;
+        expect_len("attention's values", out.values.len(), group * self.rows.head_dim())?;
+        if let Some(bad) = self.codes.iter().find(|code| usize::from(**code) >= codes) {
+            let supported = "codes below the number of codewords";
+            return Err(Error::Unsupported { what: "code", got: bad.to_string(), supported });
+        }
+        if let Some(bad) = self.boundary_slots.iter().find(|slot| usize::from(**slot) >= slots) {
+            let supported = "slots of value sums";
+            return Err(Error::Unsupported { what: "slot", got: bad.to_string(), supported });
+        }
+        match self.boundary.iter().max() {
+            Some(&last) if last as usize >= self.rows.len() => {
+                let need = format!("the cache has {} rows", self.rows.len());
+                Err(Error::Position { position: last as usize, need })
+            }
+            _ => Ok(()),
+        }
+    }
+}
