@@ -12,7 +12,7 @@ use crate::{
     linear::{self, Inputs, Matrix, Precision},
     retrieval::{self, Boundary},
     simd::Simd,
-    tail::{self, Rest},
+    tail::{self, Rest, ValueSums},
 };
 use std::fmt;
 
@@ -64,6 +64,10 @@ pub trait Kernels: Send + Sync + private::Sealed {
         scale: f32,
         out: &mut Partial,
     ) -> Result<()>;
+
+    /// Adds the values of tokens that have left the window to their codes' sums: of the rows from position `first` on, which have
+    /// these codes. Where memory runs out, some of them are added.
+    fn sum_values(&self, sums: &mut ValueSums, rows: Rows<'_>, first: usize, codes: &[u16]) -> Result<()>;
 
     /// Adds to `out`, attention over the rows that are attended, an estimate of the others; gives how many codes' sums of
     /// values were read. See [`crate::tail`].
@@ -166,6 +170,14 @@ impl<S: Simd> Kernels for S {
             || attention::attend(*self, rows, selection, queries, scale, Visible::All, Precision::Full, out),
         );
         Ok(())
+    }
+
+    fn sum_values(&self, sums: &mut ValueSums, rows: Rows<'_>, first: usize, codes: &[u16]) -> Result<()> {
+        sums.check(codes, &rows, first)?;
+        self.vectorize(
+            #[inline(always)]
+            || codes.iter().zip(first..).try_for_each(|(&code, position)| sums.add(code, rows, position)),
+        )
     }
 
     fn attend_rest(&self, rest: &Rest<'_>, out: &mut Partial) -> Result<usize> {

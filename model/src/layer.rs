@@ -40,9 +40,19 @@ pub(crate) struct Layer {
 }
 
 /// Looks at projections on their way to attention; called from several threads, for each kv head of a layer once a pass.
-pub(crate) trait Observer: Sync {
-    /// `queries` is `[n, group, head_dim]`, `keys` is `[n, head_dim]`, neither of them rotated.
-    fn projected(&self, layer: usize, kv_head: usize, queries: &[f32], keys: &[f32]) -> Result<()>;
+pub trait Observer: Sync {
+    /// `queries` is `[n, group, head_dim]`, `keys` and `values` are `[n, head_dim]`; nothing is rotated.
+    ///
+    /// # Errors
+    /// Whatever ends the pass.
+    fn projected(
+        &self,
+        layer: usize,
+        kv_head: usize,
+        queries: &[f32],
+        keys: &[f32],
+        values: &[f32],
+    ) -> Result<()>;
 }
 
 /// What all layers of one forward pass share.
@@ -89,7 +99,7 @@ impl Pass<'_> {
         if let Some(observer) = self.observer {
             let heads = inputs.par_iter().enumerate();
             heads.try_for_each(|(head, input)| {
-                observer.projected(number, head, &input.queries, &input.keys)
+                observer.projected(number, head, &input.queries, &input.keys, &input.values)
             })?;
         }
         let (attended, read) = if self.decode {

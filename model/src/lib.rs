@@ -22,5 +22,6 @@ pub use cache::Attention;
 pub use codebooks::Codebooks;
 pub use config::Config;
 pub use error::{Error, Result};
+pub use layer::Observer;
 pub use model::Llama;
 pub use session::Session;

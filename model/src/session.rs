@@ -106,7 +106,10 @@ impl<'m> Session<'m> {
     }
 
     /// The same while somebody looks on.
-    pub(crate) fn prefill_observed(
+    ///
+    /// # Errors
+    /// As [`Session::prefill`], and whatever the observer says.
+    pub fn prefill_observed(
         &mut self,
         ids: &[u32],
         observer: Option<&dyn Observer>,

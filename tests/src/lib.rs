@@ -2,6 +2,8 @@
 //! runs of the published code, and inputs that are made to be awkward.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "model")]
+pub mod attention_error;
 pub mod backends;
 pub mod clustering;
 #[cfg(feature = "codegen")]

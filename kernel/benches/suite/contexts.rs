@@ -48,7 +48,8 @@ pub fn codes(noise: &mut Noise, codewords: usize, tokens: usize) -> Vec<u16> {
 
 /// An index of those codes.
 pub fn index(codewords: usize, codes: &[u16]) -> HeadIndex {
-    let mut index = HeadIndex::new(codewords, Sparsity::default()).expect("the default shares are in range");
+    let mut index = HeadIndex::new(codewords, Sparsity { tail: false, ..Sparsity::default() })
+        .expect("the default shares are in range");
     index.append(codes);
     index
 }

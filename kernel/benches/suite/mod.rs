@@ -7,6 +7,7 @@
 //! | `codeword_scores` | scores and the newest key's code, one pass over codebooks that no cache holds | memory |
 //! | `retrieve` | the codes that each query head takes, and their union, without writing positions | - |
 //! | `tail` | the estimate of what is not attended, one pass over sums of values that no cache holds | memory |
+//! | `tail_upkeep` | what a token that leaves the window adds to the sums, per token | - |
 //! | `decode_step_tail` | a step at 128K tokens with that estimate, at 3% and 1% retrieved | - |
 //! | `decode_step_dense`, `decode_step_a2ats` | a whole step of one layer, 1K to 1M tokens | - |
 //! | `matvec`, `matmul` | products of bf16 weights | memory, arithmetic |
@@ -54,6 +55,7 @@ pub fn run(backends: &[&str]) -> ExitCode {
     codewords::retrieve(&mut bench);
     codewords::index_upkeep(&mut bench);
     tail::estimate(&mut bench);
+    tail::upkeep(&mut bench);
     products::matvec(&mut bench);
     products::matmul(&mut bench);
     prefill::prefill_attention(&mut bench);

@@ -4,7 +4,7 @@ use clap::{Parser, builder::PossibleValuesParser};
 use std::path::PathBuf;
 
 /// What can be timed, by the names that results have.
-const OPERATIONS: [&str; 13] = [
+const OPERATIONS: [&str; 14] = [
     "dense_decode",
     "cached_decode",
     "selective",
@@ -18,6 +18,7 @@ const OPERATIONS: [&str; 13] = [
     "decode_step_a2ats",
     "decode_step_tail",
     "tail",
+    "tail_upkeep",
 ];
 
 /// Times the kernels beside the walls that this machine sets: how fast its memory is read, how fast it multiplies.

@@ -67,7 +67,8 @@ pub fn decode_steps(bench: &mut Bench) {
                 time_dense(bench, kernels, &layer, tokens);
                 // Where figures are quoted, posting lists of all layers are gone through, like codebooks.
                 let layers = if tokens == 128 << 10 { LAYERS } else { 1 };
-                layer.index(kernels, &codes, tokens, Sparsity::default(), layers);
+                let sparsity = Sparsity { tail: false, ..Sparsity::default() };
+                layer.index(kernels, &codes, tokens, sparsity, layers);
                 time_a2ats(bench, kernels, &mut layer, tokens);
             }
             if tokens == 128 << 10 {

@@ -3,9 +3,15 @@
 use super::{
     bench::{Bench, Work},
     check,
+    contexts::{codes, kv_rows},
     results::Shape,
 };
-use a2ats_kernel::{Elements, Kernels, attention::Partial, attention::Selection, kv::Rows, tail::Rest};
+use a2ats_kernel::{
+    Dtype, Elements, Kernels,
+    attention::{Partial, Selection},
+    kv::Rows,
+    tail::{Rest, ValueSums},
+};
 use a2ats_tests::{inputs::Noise, reference::to_f64};
 use half::bf16;
 use rayon::prelude::*;
@@ -111,6 +117,28 @@ pub fn estimate(bench: &mut Bench) {
             let bytes = Work::Bytes(size_of_val(tables));
             bench.record("tail", kernels.name(), pool.current_num_threads(), shape, timing, bytes);
         }
+    }
+}
+
+/// The value of a token that leaves the window, per token, in a context that has all codes.
+pub fn upkeep(bench: &mut Bench) {
+    if !bench.begins("tail_upkeep") {
+        return;
+    }
+    let (mut noise, tokens) = (Noise::new(47), 1 << 17);
+    let codes = codes(&mut noise, CODEWORDS, tokens);
+    let rows = kv_rows(Dtype::Bf16, HEAD_DIM, tokens, 1);
+    for &kernels in &bench.kernels.clone() {
+        let mut sums = ValueSums::new(CODEWORDS, rows[0].rows()).expect("memory for sums");
+        kernels.sum_values(&mut sums, rows[0].rows(), 0, &codes).expect("shapes fit together");
+        let mut timing = bench.budget.time(|_| {
+            kernels.sum_values(&mut sums, rows[0].rows(), 0, &codes).expect("shapes fit together");
+            black_box(&sums);
+        });
+        timing.best /= tokens as f64;
+        timing.median /= tokens as f64;
+        let shape = Shape { tokens: Some(tokens), codewords: Some(CODEWORDS), ..Shape::default() };
+        bench.record("tail_upkeep", kernels.name(), 1, shape, timing, Work::Time);
     }
 }
 

@@ -22,7 +22,7 @@
 //! |---|---|---|
 //! | sums of values, by slots that codes get as they appear | `[slots, width]` | f32, or bf16 with a lower half for updates |
 //! | scores of all codes | `[group, codes]`, as [`crate::codebook`] leaves them | f32 |
-//! | output | a [`Partial`](crate::attention::Partial) that the estimate is added to | f32 |
+//! | output | a [`Partial`] that the estimate is added to | f32 |
 //!
 //! Codes whose mass does not matter are skipped: where for every query head e^{ŝ_c}·(what is left of n_c) is at most
 //! [`NEGLIGIBLE`] ÷ slots of what the head attends to, or of its largest code. All of them together are at most `NEGLIGIBLE` of the

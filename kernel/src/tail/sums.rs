@@ -8,7 +8,7 @@
 
 use crate::{
     dtype::{Dtype, Elements},
-    error::Result,
+    error::{Error, Result, expect_len},
     kv::{Rows, row_width},
     memory::Table,
 };
@@ -48,17 +48,39 @@ impl ValueSums {
     ///
     /// # Errors
     /// If memory runs out.
-    pub(crate) fn new(codes: usize, rows: Rows<'_>) -> Result<Self> {
+    pub fn new(codes: usize, rows: Rows<'_>) -> Result<Self> {
         let are_halves = rows.elements().dtype() != Dtype::F32;
         let sums = Sums { table: Table::zeros(0)?, room: 0, are_halves };
         let (codes, slots) = (Vec::new(), vec![NONE; codes]);
         Ok(Self { head_dim: rows.head_dim(), slots, codes, tokens: Vec::new(), sums })
     }
 
+    /// Checks codes and rows of tokens from position `first` on.
+    pub(crate) fn check(&self, codes: &[u16], rows: &Rows<'_>, first: usize) -> Result<()> {
+        expect_len("head_dim of the rows", rows.head_dim(), self.head_dim)?;
+        if self.sums.are_halves == (rows.elements().dtype() == Dtype::F32) {
+            let (got, supported) =
+                (rows.elements().dtype().to_string(), "the type of rows that there were before");
+            return Err(Error::Unsupported { what: "type of the rows", got, supported });
+        }
+        if first.saturating_add(codes.len()) > rows.len() {
+            let need = format!("the cache has {} rows", rows.len());
+            return Err(Error::Position { position: first.saturating_add(codes.len()) - 1, need });
+        }
+        match codes.iter().find(|code| usize::from(**code) >= self.slots.len()) {
+            Some(bad) => {
+                let supported = "codes below the number of codewords";
+                Err(Error::Unsupported { what: "code", got: bad.to_string(), supported })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Adds the value of the row at `position` to the sum of its code.
     ///
     /// # Errors
     /// If memory runs out; nothing is added then.
+    #[inline(always)]
     pub(crate) fn add(&mut self, code: u16, rows: Rows<'_>, position: usize) -> Result<()> {
         let width = row_width(self.head_dim);
         let slot = self.slot_or_new(code)?;
@@ -70,16 +92,25 @@ impl ValueSums {
         match rows.elements() {
             Elements::F32(all) => self.sums.add(slot * width, turn, &all[value], |x| x),
             Elements::F16(all) => self.sums.add(slot * width, turn, &all[value], f16::to_f32),
-            Elements::Bf16(all) => self.sums.add(slot * width, turn, &all[value], bf16::to_f32),
+            Elements::Bf16(all) => {
+                // Compilers make vectors of it, which they don't of what minds NaN.
+                let widen = |x: bf16| f32::from_bits(u32::from(x.to_bits()) << 16);
+                self.sums.add(slot * width, turn, &all[value], widen);
+            }
         }
         Ok(())
     }
 
+    #[inline(always)]
     fn slot_or_new(&mut self, code: u16) -> Result<usize> {
-        let slot = self.slots[usize::from(code)];
-        if slot != NONE {
-            return Ok(slot as usize);
+        match self.slots[usize::from(code)] {
+            NONE => self.new_slot(code),
+            slot => Ok(slot as usize),
         }
+    }
+
+    #[inline(never)]
+    fn new_slot(&mut self, code: u16) -> Result<usize> {
         let slot = self.codes.len();
         self.sums.make_room(slot + 1, self.slots.len(), row_width(self.head_dim))?;
         self.slots[usize::from(code)] = slot as u32;
@@ -146,6 +177,7 @@ impl Sums {
     }
 
     /// Adds values to the sums from `at` on; `turn` is the fraction of a last bit.
+    #[inline(always)]
     fn add<T: Copy>(&mut self, at: usize, turn: f32, values: &[T], widen: impl Fn(T) -> f32) {
         if !self.are_halves {
             let sums: &mut [f32] = bytemuck::cast_slice_mut(self.table.bytes_mut());

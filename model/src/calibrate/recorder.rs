@@ -89,7 +89,14 @@ impl Recorder<'_> {
 }
 
 impl Observer for Recorder<'_> {
-    fn projected(&self, layer: usize, kv_head: usize, queries: &[f32], keys: &[f32]) -> Result<()> {
+    fn projected(
+        &self,
+        layer: usize,
+        kv_head: usize,
+        queries: &[f32],
+        keys: &[f32],
+        _values: &[f32],
+    ) -> Result<()> {
         if !self.settings.layers.contains(&layer) {
             return Ok(());
         }

@@ -74,7 +74,7 @@ struct Report {
     decode_tokens_per_second: Option<f64>,
     /// Attended tokens over all tokens, mean of decode steps, layers and kv heads.
     attended_share: Option<f64>,
-    /// Bytes of KV rows and codewords read over the bytes of KV rows that dense attention reads.
+    /// Bytes of KV rows, codewords and sums of values read over the bytes of KV rows that dense attention reads.
     kv_bytes_read_share: Option<f64>,
     kv_bytes_read: u64,
     kv_bytes_dense: u64,

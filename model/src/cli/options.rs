@@ -34,8 +34,9 @@ pub(super) struct ModelOptions {
     #[arg(long, value_name = "TOKENS", default_value_t = 8)]
     sinks: usize,
 
-    /// Estimate what is not attended from sums of values by code.
-    #[arg(long, value_enum, default_value_t = Switch::Off)]
+    /// Estimate what is not attended from sums of values by code: attention comes several times closer to dense for a fifth more
+    /// time. With it, --retrieve 0.01 is faster than 0.03 without, and closer too.
+    #[arg(long, value_enum, default_value_t = Switch::On)]
     tail: Switch,
 
     /// Storage type of the KV cache: bf16, f16 or f32.

@@ -17,7 +17,7 @@ fn the_demo_answers_with_either_attention_and_not_from_window_and_sinks_alone() 
         assert_eq!(ran.stdout.trim_end_matches('\n'), ANSWER);
         assert!(ran.stderr.contains(&format!("{attention} attention")), "{}", ran.stderr);
     }
-    let blind = a2ats(&["generate", "--retrieve", "0"]);
+    let blind = a2ats(&["generate", "--retrieve", "0", "--tail", "off"]);
     assert_eq!(blind.code, Some(0));
     assert!(!blind.stdout.contains("pulley"), "{}", blind.stdout);
 }
@@ -41,6 +41,32 @@ fn json_has_what_scripts_rely_on() {
         assert!(report[speed].as_f64().unwrap() > 0.0);
     }
     assert!(report["backend"].is_string());
+}
+
+#[test]
+fn the_rest_is_estimated_unless_told_otherwise() {
+    let report = |arguments: &[&str]| -> serde_json::Value {
+        let ran = a2ats(&[&["generate", "--json"], arguments].concat());
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        serde_json::from_str(&ran.stdout).unwrap()
+    };
+    let (plain, off, on) = (report(&[]), report(&["--tail", "off"]), report(&["--tail", "on"]));
+    let bytes = |report: &serde_json::Value| report["kv_bytes_read"].as_u64().unwrap();
+    assert_eq!(bytes(&plain), bytes(&on));
+    assert!(bytes(&on) > bytes(&off), "{on} {off}");
+    assert!((0.1..=1.0).contains(&on["tail_codes_read_share"].as_f64().unwrap()), "{on}");
+    assert!(off["tail_codes_read_share"].is_null(), "{off}");
+    for report in [off, on] {
+        assert_eq!(report["text"], ANSWER);
+    }
+    let said = a2ats(&["generate"]).stderr;
+    assert!(said.contains("estimated the rest from"), "{said}");
+    let memory = |tail: &str| -> serde_json::Value {
+        serde_json::from_str(&a2ats(&["info", "--json", "--tail", tail]).stdout).unwrap()
+    };
+    // 3 layers, 2 kv heads, 1024 codes: 64 numbers of 4 bytes, which code they are of, and where each code's are.
+    assert_eq!(memory("on")["tail_bytes"], 3 * 2 * 1024 * (64 * 4 + 6 + 4));
+    assert_eq!(memory("off")["tail_bytes"], 0);
 }
 
 #[test]

@@ -1,0 +1,45 @@
+//! The figures as text.
+
+use super::{Figure, Way};
+use std::fmt::Write;
+
+/// A Markdown table per context: rows are shares and codewords, columns layers, each without and with the estimate; and the KiB that
+/// a step of a layer reads.
+pub fn write_table(figures: &[Figure]) -> String {
+    let mut out = String::new();
+    let mut contexts: Vec<usize> = figures.iter().map(|figure| figure.tokens).collect();
+    contexts.dedup();
+    for tokens in contexts {
+        let here: Vec<&Figure> = figures.iter().filter(|figure| figure.tokens == tokens).collect();
+        let layers = here.iter().map(|figure| figure.layer + 1).max().unwrap_or(0);
+        // Writing to a string cannot fail.
+        let _ = write!(out, "\n{tokens} tokens\n\n| codewords | retrieved |");
+        for layer in 0..layers {
+            let _ = write!(out, " layer {layer} | with tail |");
+        }
+        let _ = write!(out, " KiB read | with tail |\n|---|---|{}---|---|\n", "---|---|".repeat(layers));
+        let ways =
+            here.iter().filter(|figure| figure.layer == 0 && !figure.way.tail).map(|figure| figure.way);
+        for way in ways {
+            row(&mut out, &here, way, layers);
+        }
+    }
+    out
+}
+
+fn row(out: &mut String, figures: &[&Figure], way: Way, layers: usize) {
+    let _ = write!(out, "| {} | {}% |", way.codewords, (way.retrieve * 1e4).round() / 100.0);
+    let of = |layer: usize, tail: bool| {
+        figures.iter().find(|figure| figure.layer == layer && figure.way == Way { tail, ..way })
+    };
+    for layer in 0..layers {
+        for tail in [false, true] {
+            let _ = write!(out, " {:.3} |", of(layer, tail).map_or(f64::NAN, |figure| figure.error));
+        }
+    }
+    for tail in [false, true] {
+        let bytes: f64 = (0..layers).filter_map(|layer| of(layer, tail)).map(|figure| figure.bytes).sum();
+        let _ = write!(out, " {:.0} |", bytes / layers as f64 / 1024.0);
+    }
+    out.push('\n');
+}
