@@ -11,6 +11,9 @@ use std::{error::Error, ops::Range, path::Path};
 const WIDTH: u32 = 360;
 const HEIGHT: u32 = 250;
 
+/// The errors that there is room for.
+const ERRORS: Range<f64> = 0.05..1.2;
+
 /// Lines of as many codewords have one colour; those with the estimate are whole, those without have rings.
 const COLOURS: [RGBColor; 3] = [RGBColor(200, 120, 0), RGBColor(0, 130, 110), RGBColor(60, 80, 190)];
 
@@ -53,13 +56,14 @@ fn draw_panel(
         .margin(8)
         .x_label_area_size(32)
         .y_label_area_size(44)
-        .build_cartesian_2d(bytes.log_scale(), (0.02..1.2).log_scale())?;
+        .build_cartesian_2d(bytes.log_scale(), ERRORS.log_scale())?;
     chart
         .configure_mesh()
         .x_desc("KiB read per step")
         .y_desc("error of the attention output")
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| format!("{y}"))
+        .bold_line_style(BLACK.mix(0.15))
         .light_line_style(TRANSPARENT)
         .draw()?;
     let mut codewords: Vec<usize> = figures.iter().map(|figure| figure.way.codewords).collect();
@@ -70,14 +74,14 @@ fn draw_panel(
         for tail in [false, true] {
             let of_line = figures.iter().filter(|f| f.way.codewords == codewords && f.way.tail == tail);
             let points: Vec<(f64, f64)> =
-                of_line.map(|f| (f.bytes / 1024.0, f.error.clamp(0.02, 1.2))).collect();
+                of_line.map(|f| (f.bytes / 1024.0, f.error.clamp(ERRORS.start, ERRORS.end))).collect();
             draw_line(&mut chart, &points, colour, tail, codewords)?;
         }
     }
     if with_legend {
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::LowerLeft)
+            .position(SeriesLabelPosition::UpperRight)
             .background_style(WHITE.mix(0.8))
             .label_font(("sans-serif", 10))
             .draw()?;

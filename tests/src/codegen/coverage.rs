@@ -6,8 +6,8 @@ use std::collections::{BTreeSet, HashMap};
 /// The storage types, each of which has loops of its own.
 const STORAGE: [&str; 3] = ["f32", "half::binary16::f16", "half::bfloat::bf16"];
 
-/// Methods that loop and multiply nothing: they compare and count, and rearrange.
-const WITHOUT_PRODUCTS: [&str; 2] = ["select_codes", "prepare"];
+/// Methods that loop without multiply-adds: they compare and count, rearrange, or add.
+const WITHOUT_PRODUCTS: [&str; 3] = ["select_codes", "prepare", "sum_values"];
 
 /// The kernels of a backend, by method of the kernel table, that have no inner loop with multiply-adds, or none for
 /// one of the storage types that they are compiled for.
