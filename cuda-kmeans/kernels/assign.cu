@@ -49,7 +49,8 @@ extern "C" __global__ void take(uint32_t count, const float *__restrict__ points
     __syncwarp(); // all lanes have read what the first one writes
     const bool other = own != choice;
     if (other || has_moved[choice]) {
-        const float distance = squared_distance(points + static_cast<size_t>(point) * stride, centroids + static_cast<size_t>(choice) * stride, stride);
+        const float *x = points + static_cast<size_t>(point) * stride, *c = centroids + static_cast<size_t>(choice) * stride;
+        const float distance = squared_distance(x, c, stride);
         if (lane_id() == 0) {
             distances[point] = distance;
         }

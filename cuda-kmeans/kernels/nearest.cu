@@ -5,9 +5,9 @@
 // multiply-adds. One product of TF32 is off by up to 2⁻¹¹, three of BF16 (x₁ and x₂ of 8 bits) by 2⁻¹⁶: either would have to look
 // again at all points with two centroids nearly as near as each other.
 //
-// A block of 8 warps holds 128 points and goes over the candidates 128 at a time, 16 coordinates (a slice) of both at a time, three
-// slices in flight. A warp's part is 64 points by 32 candidates. 4096 candidates by 80,000 points by 128 coordinates are 625 blocks that
-// each read the candidates' 2 MiB from the L2 cache; nothing else is written than a label and a score per point.
+// A block of 8 warps holds 128 points and goes over the candidates 128 at a time, 16 coordinates (a slice) of both at a time,
+// three slices in flight. A warp's part is 64 points by 32 candidates. 4096 candidates by 80,000 points by 128 coordinates are 625
+// blocks that each read the candidates' 2 MiB from the L2 cache; nothing else is written than a label and a score per point.
 #include "common.cuh"
 
 namespace kmeans {
@@ -139,9 +139,10 @@ struct Best {
 
 // Coordinates are `[n, stride]`, with `stride` a multiple of 16 and zeros beyond the dimension.
 //
-// The points are numbers 0 to `*point_count`, at most `most_points`, of `point_list`, or of `points` itself without one. Candidates are the
-// first `*candidate_count` of `candidate_list`, ascending numbers of centroids. What a point has had (`had_labels`, `had_scores`, nothing
-// without them) stays where no candidate is better. Results go to `labels` and `scores` by the point's number in `points`.
+// The points are numbers 0 to `*point_count`, at most `most_points`, of `point_list`, or of `points` itself without one.
+// Candidates are the first `*candidate_count` of `candidate_list`, ascending numbers of centroids. What a point has had
+// (`had_labels`, `had_scores`, nothing without them) stays where no candidate is better. Results go to `labels` and `scores` by the
+// point's number in `points`.
 extern "C" __global__ void __launch_bounds__(THREADS)
 nearest(const float *__restrict__ points, const uint32_t *__restrict__ point_list, const uint32_t *__restrict__ point_count,
         uint32_t most_points, const float *__restrict__ centroids, const float *__restrict__ half_norms,

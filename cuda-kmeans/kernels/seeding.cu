@@ -1,5 +1,5 @@
-// k-means++: the first centroids are points, each drawn with a probability proportional to its weight times the square of its distance to
-// the nearest of those drawn before. Here in rounds, exactly:
+// k-means++: the first centroids are points, each drawn with a probability proportional to its weight times the square of its
+// distance to the nearest of those drawn before. Here in rounds, exactly:
 //
 // Candidates are drawn with the probabilities before the round, p(x) ∝ w·D²(x). One after the other, each is kept with probability
 // D'²(x) / D²(x), D' being the distance with those of the round that were kept before it: kept ones have probabilities ∝ w·D'²(x), as

@@ -142,6 +142,12 @@ forward! {
     fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: sys::CUdeviceptr, bytes: usize, stream: sys::CUstream);
     fn cuMemsetD8Async(to: sys::CUdeviceptr, value: c_uchar, bytes: usize, stream: sys::CUstream);
     fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
-    fn cuLaunchKernel(function: sys::CUfunction, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint, block_x: c_uint, block_y: c_uint, block_z: c_uint, shared_bytes: c_uint, stream: sys::CUstream, arguments: *mut *mut c_void, extra: *mut *mut c_void);
+    fn cuLaunchKernel(
+        function: sys::CUfunction,
+        grid_x: c_uint, grid_y: c_uint, grid_z: c_uint,
+        block_x: c_uint, block_y: c_uint, block_z: c_uint,
+        shared_bytes: c_uint, stream: sys::CUstream,
+        arguments: *mut *mut c_void, extra: *mut *mut c_void
+    );
     fn cuGetErrorString(error: sys::CUresult, text: *mut *const c_char);
 }

@@ -38,7 +38,8 @@ pub enum DeviceError {
     },
     /// Not even a small batch of points fits beside the centroids.
     #[error(
-        "{clusters} clusters of {count} points of dimension {dim} take at least {need} bytes of the card's memory, of which {have} are free; end what else runs there, or use the CPU"
+        "{clusters} clusters of {count} points of dimension {dim} take at least {need} bytes of the card's memory, of which {have} \
+         are free; end what else runs there, or use the CPU"
     )]
     TooLittleMemory {
         /// How many centroids.

@@ -156,7 +156,7 @@ mod tests {
     use crate::demo;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
-    use std::{fs, path::Path};
+    use std::fs;
 
     fn collect(tokens: usize, fill: impl FnOnce(&mut Collector<'_>)) -> Vec<Vec<u32>> {
         let model = demo::model(a2ats_kernel::available()[0]).unwrap();
@@ -205,41 +205,6 @@ mod tests {
         collect(100, |collector| {
             let error = collector.add_file(&path).unwrap_err().to_string();
             assert!(error.contains("lines.jsonl: line 2"), "{error}");
-        });
-    }
-
-    #[cfg(feature = "parquet")]
-    #[test]
-    fn rows_of_parquet_are_documents() {
-        let data = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
-        for name in ["lines.parquet", "lines-zstd.parquet"] {
-            let documents = collect(1000, |collector| collector.add_file(&data(name)).unwrap());
-            let want = collect(1000, |collector| {
-                let falcon = "The falcon keeps marble. ".repeat(3);
-                for text in [&falcon, "The otter owns tea.", "Über den Wolken."] {
-                    collector.add(text).unwrap();
-                }
-            });
-            assert_eq!(documents, want, "{name}");
-            assert_eq!(collect(5, |collector| collector.add_file(&data(name)).unwrap()).len(), 1);
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let broken = folder.path().join("broken.parquet");
-        let whole = fs::read(data("lines.parquet")).unwrap();
-        fs::write(&broken, &whole[..whole.len() / 2]).unwrap();
-        collect(100, |collector| {
-            let mut refused = |path: &Path| collector.add_file(path).unwrap_err().to_string();
-            assert!(refused(&data("other.parquet")).contains("no column \"text\""));
-            assert!(refused(&broken).contains("broken.parquet"));
-        });
-    }
-
-    #[cfg(not(feature = "parquet"))]
-    #[test]
-    fn parquet_is_refused_with_what_to_do() {
-        collect(100, |collector| {
-            let error = collector.add_file(Path::new("rows.parquet")).unwrap_err().to_string();
-            assert!(error.contains("--features parquet"), "{error}");
         });
     }
 

@@ -4,4 +4,5 @@ mod bad_input;
 mod calibrate;
 mod common;
 mod cuda;
+mod parquet;
 mod usage;
