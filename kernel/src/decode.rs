@@ -33,8 +33,8 @@ pub struct Sparsity {
     /// First positions that are always attended.
     pub sinks: usize,
     /// Whether what is not attended is estimated, see [`crate::tail`]; it is, unless told otherwise: on the demo model the attention
-    /// output is then 2 to 4 times closer to dense attention's for a fifth more time, and at 1% retrieved closer in less
-    /// time than without at 3% (docs/tail.md, docs/benchmarks.md).
+    /// output is then 1.7 to 3.3 times closer to dense attention's for a fifth to a quarter more time, and at 1% retrieved
+    /// closer in less time than without at 3% (docs/tail.md, docs/benchmarks.md).
     pub tail: bool,
 }
 

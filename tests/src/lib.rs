@@ -2,7 +2,7 @@
 //! runs of the published code, and inputs that are made to be awkward.
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "model")]
+#[cfg(feature = "figures")]
 pub mod attention_error;
 pub mod backends;
 pub mod clustering;
