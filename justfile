@@ -21,3 +21,11 @@ codegen *options:
 # The fuzz targets, for some seconds each.
 fuzz seconds="60":
     fuzz/run {{seconds}}
+
+# How far sparse attention is from dense attention by what it reads: docs/tail.md and docs/tail.svg.
+attention-error:
+    cargo run --release -p a2ats-tests --bin attention_error
+
+# Everything that takes a GPU: tests, compute-sanitizer, timings.
+gpu-figures:
+    cuda-kmeans/take-figures
