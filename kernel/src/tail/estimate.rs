@@ -31,7 +31,8 @@ pub(crate) fn attend_rest<S: Simd>(s: S, rest: &Rest<'_>, out: &mut Partial) -> 
     let chosen = weights.chosen.as_deref();
     match rest.sums {
         Elements::F32(sums) => add_sums(s, &RowSet::new(sums, width, chosen), &weights, &mut tail),
-        Elements::F16(sums) => add_sums(s, &RowSet::new(sums, width, chosen), &weights, &mut tail),
+        // Refused by `Rest::check`.
+        Elements::F16(_) => {}
         Elements::Bf16(sums) => add_sums(s, &RowSet::new(sums, width, chosen), &weights, &mut tail),
     }
     let positions = Some(rest.boundary);
@@ -190,30 +191,15 @@ fn mark<S: Simd>(s: S, weights: &[f32], left: &[f32], limit: f32, matters: &mut 
 /// Adds the sums of a set of slots, all or chosen ones.
 #[inline(always)]
 fn add_sums<S: Simd, T: Element>(s: S, set: &RowSet<'_, T>, weights: &Weights, out: &mut Partial) {
-    match &weights.chosen {
-        None => add_rows(
-            s,
-            set,
-            0,
-            #[inline(always)]
-            |head, start, block: &mut [f32; BLOCK]| {
-                block.copy_from_slice(&weights.of[head * weights.stride + start..][..BLOCK]);
-            },
-            out,
-        ),
-        Some(chosen) => add_rows(
-            s,
-            set,
-            0,
-            #[inline(always)]
-            |head, start, block: &mut [f32; BLOCK]| {
-                for (weight, &slot) in block.iter_mut().zip(&chosen[start..]) {
-                    *weight = weights.of(head, slot as usize);
-                }
-            },
-            out,
-        ),
-    }
+    let fill = |head: usize, start: usize, block: &mut [f32; BLOCK]| match &weights.chosen {
+        None => block.copy_from_slice(&weights.of[head * weights.stride + start..][..BLOCK]),
+        Some(chosen) => {
+            for (weight, &slot) in block.iter_mut().zip(&chosen[start..]) {
+                *weight = weights.of(head, slot as usize);
+            }
+        }
+    };
+    add_rows(s, set, 0, &fill, out);
 }
 
 /// Takes the values of attended rows out of their codes' sums. A skipped code's weights are zero.
@@ -225,30 +211,21 @@ fn subtract<S: Simd, T: Element>(
     weights: &Weights,
     out: &mut Partial,
 ) {
-    add_rows(
-        s,
-        set,
-        set.stride / 2,
-        #[inline(always)]
-        |head, start, block: &mut [f32; BLOCK]| {
-            for (weight, &slot) in block.iter_mut().zip(&rest.boundary_slots[start..]) {
-                *weight = -weights.of(head, usize::from(slot));
-            }
-        },
-        out,
-    );
+    let fill = |head: usize, start: usize, block: &mut [f32; BLOCK]| {
+        for (weight, &slot) in block.iter_mut().zip(&rest.boundary_slots[start..]) {
+            *weight = -weights.of(head, usize::from(slot));
+        }
+    };
+    add_rows(s, set, set.stride / 2, &fill, out);
 }
 
-/// Adds the values of some rows, `at` elements from their beginning. `fill` gives a query head's weights of a block, from a row of the
-/// set on; zeros are there already, for what lies beyond.
+/// Who gives a query head's weights of a block, from a row of a set on. Zeros are there already, for what lies beyond. Called
+/// through a pointer, so that there is one loop for each type of rows.
+type Fill<'a> = &'a dyn Fn(usize, usize, &mut [f32; BLOCK]);
+
+/// Adds the values of some rows, `at` elements from their beginning.
 #[inline(never)]
-fn add_rows<S: Simd, T: Element>(
-    s: S,
-    set: &RowSet<'_, T>,
-    at: usize,
-    fill: impl Fn(usize, usize, &mut [f32; BLOCK]),
-    out: &mut Partial,
-) {
+fn add_rows<S: Simd, T: Element>(s: S, set: &RowSet<'_, T>, at: usize, fill: Fill<'_>, out: &mut Partial) {
     s.vectorize(
         #[inline(always)]
         || {

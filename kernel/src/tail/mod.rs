@@ -49,7 +49,7 @@ pub const NEGLIGIBLE: f32 = 1.0 / 65536.0;
 /// What is left out by one kv head's group.
 #[derive(Debug, Clone, Copy)]
 pub struct Rest<'a> {
-    /// The sums of values: `[slots, width]`, see [`row_width`].
+    /// The sums of values: `[slots, width]`, see [`row_width`], in f32 or bf16.
     pub sums: Elements<'a>,
     /// The code of each slot.
     pub codes: &'a [u16],
@@ -74,6 +74,10 @@ impl Rest<'_> {
     pub(crate) fn check(&self, out: &Partial) -> Result<()> {
         let (slots, group) = (self.codes.len(), self.offsets.len());
         check_group(group)?;
+        if let Elements::F16(_) = self.sums {
+            let (got, supported) = ("f16".to_owned(), "f32 and bf16");
+            return Err(Error::Unsupported { what: "type of the value sums", got, supported });
+        }
         expect_len("value sums", self.sums.len(), slots * row_width(self.rows.head_dim()))?;
         expect_len("tokens left of each slot", self.left.len(), slots)?;
         expect_len("boundary slots", self.boundary_slots.len(), self.boundary.len())?;
