@@ -163,13 +163,13 @@ mod runs {
         let mut most = 0;
         let mut runs = 0;
         loop {
-            // Broken off in the middle at first.
+            // Broken off in the middle at first: at the first step after two heads or more are done.
             let mut keep_on = |progress| {
                 if let Progress::Clustering { heads, of, .. } = progress {
                     assert!(heads < of && heads >= most, "{heads} of {of}, after {most}");
                     most = heads;
                 }
-                if runs == 0 && most == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if runs == 0 && most >= 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
             let run = || calibrate(&model, &documents, &settings, &clusterer, &several, &mut keep_on);
             let done = pool.install(run).unwrap().is_some();
