@@ -91,3 +91,65 @@ pub fn check_at_rest(backend: &str, points: &[f32], weights: &[f32], found: &Clu
         found.objective
     );
 }
+
+/// Clusters clouds, perhaps far away and of different weights, and checks what comes out; objectives may only fall.
+///
+/// # Panics
+/// If anything is not as it must be.
+pub fn check_clouds(
+    clusterer: &dyn Clusterer,
+    name: &str,
+    (count, dim, clusters): (usize, usize, usize),
+    (seed, weighted, far): (u64, bool, bool),
+) {
+    let mut noise = Noise::new(seed);
+    let mut points = clouds(&mut noise, count, dim);
+    if far {
+        // What all have in common must not cost digits.
+        points.iter_mut().for_each(|x| *x += 1000.0);
+    }
+    let weights: Vec<f32> =
+        (0..count).map(|_| if weighted { (1 + noise.below(9)) as f32 } else { 1.0 }).collect();
+    let view = Points::new(&points, dim, weighted.then_some(&weights[..])).expect("points to cluster");
+    let (found, objectives) = cluster(clusterer, &view, &settings(clusters, seed));
+    check_at_rest(name, &points, &weights, &found, clusters);
+    let slack = |objective: f64| objective * (1.0 + 1e-5) + 1e-5;
+    assert!(objectives.windows(2).all(|two| two[1] <= slack(two[0])), "{name}: {objectives:?}");
+}
+
+/// Clusters `distinct` points, each `copies` times, into more clusters than that: each gets its own.
+///
+/// # Panics
+/// If not.
+pub fn check_distinct(
+    clusterer: &dyn Clusterer,
+    name: &str,
+    (distinct, copies, dim, clusters): (usize, usize, usize, usize),
+    seed: u64,
+) {
+    let points = Noise::new(seed).whole_numbers(distinct * dim, 50).repeat(copies);
+    let view = Points::new(&points, dim, None).expect("points to cluster");
+    let (found, _) = cluster(clusterer, &view, &settings(clusters, seed));
+    assert!(found.objective < 1e-6, "{name}: {}", found.objective);
+    for centroid in found.centroids.chunks_exact(dim) {
+        let is_point = |point: &[f32]| point.iter().zip(centroid).all(|(a, b)| (a - b).abs() < 1e-4);
+        assert!(points.chunks_exact(dim).any(is_point), "{name}: {centroid:?} is no point");
+    }
+}
+
+/// Clusters points up to a magnitude: centroids are no larger, the objective is a number.
+///
+/// # Panics
+/// If not.
+pub fn check_magnitude(
+    clusterer: &dyn Clusterer,
+    name: &str,
+    (count, dim, clusters): (usize, usize, usize),
+    (seed, magnitude): (u64, f32),
+) {
+    let points = Noise::new(seed).vector(count * dim, magnitude);
+    let view = Points::new(&points, dim, None).expect("points to cluster");
+    let (found, _) = cluster(clusterer, &view, &settings(clusters, seed));
+    assert!(found.centroids.iter().all(|x| x.abs() <= 1.001 * magnitude), "{name}");
+    assert!(found.objective.is_finite(), "{name}");
+}

@@ -6,7 +6,7 @@ use a2ats_kernel::{
 };
 use a2ats_tests::{
     backends::on_every_backend,
-    clustering::{check_at_rest, clouds, cluster, settings},
+    clustering::{check_clouds, check_distinct, check_magnitude, clouds, cluster, settings},
     inputs::{Guarded, Noise, ROUNDING, config, lengths, offsets, row_counts},
     reference::{clustering::k_means, to_f64},
 };
@@ -74,19 +74,8 @@ proptest! {
         (count, dim, clusters) in (1_usize..=400, 1_usize..=40, 1_usize..=50),
         (seed, weighted, far) in (any::<u64>(), any::<bool>(), any::<bool>()),
     ) {
-        let mut noise = Noise::new(seed);
-        let mut points = clouds(&mut noise, count, dim);
-        if far {
-            // What all have in common must not cost digits.
-            points.iter_mut().for_each(|x| *x += 1000.0);
-        }
-        let weights: Vec<f32> = (0..count).map(|_| if weighted { (1 + noise.below(9)) as f32 } else { 1.0 }).collect();
-        let view = Points::new(&points, dim, weighted.then_some(&weights[..])).unwrap();
         on_every_backend(|kernels| {
-            let (found, objectives) = cluster(&CpuClusterer { kernels }, &view, &settings(clusters, seed));
-            check_at_rest(kernels.name(), &points, &weights, &found, clusters);
-            let slack = |objective: f64| objective * (1.0 + 1e-5) + 1e-5;
-            assert!(objectives.windows(2).all(|two| two[1] <= slack(two[0])), "{}: {objectives:?}", kernels.name());
+            check_clouds(&CpuClusterer { kernels }, kernels.name(), (count, dim, clusters), (seed, weighted, far));
         });
     }
 
@@ -95,16 +84,8 @@ proptest! {
         (distinct, copies, dim, clusters) in (1_usize..=20, 1_usize..=9, 1_usize..=30, 20_usize..=60),
         seed in any::<u64>(),
     ) {
-        let mut noise = Noise::new(seed);
-        let points = noise.whole_numbers(distinct * dim, 50).repeat(copies);
-        let view = Points::new(&points, dim, None).unwrap();
         on_every_backend(|kernels| {
-            let (found, _) = cluster(&CpuClusterer { kernels }, &view, &settings(clusters, seed));
-            assert!(found.objective < 1e-6, "{}: {}", kernels.name(), found.objective);
-            for centroid in found.centroids.chunks_exact(dim) {
-                let is_point = |point: &[f32]| point.iter().zip(centroid).all(|(a, b)| (a - b).abs() < 1e-4);
-                assert!(points.chunks_exact(dim).any(is_point), "{}: {centroid:?} is no point", kernels.name());
-            }
+            check_distinct(&CpuClusterer { kernels }, kernels.name(), (distinct, copies, dim, clusters), seed);
         });
     }
 
@@ -113,12 +94,8 @@ proptest! {
         (count, dim, clusters) in (1_usize..=100, 1_usize..=40, 1_usize..=30),
         (seed, magnitude) in (any::<u64>(), proptest::sample::select(vec![1e15_f32, 1e8, 1e-20, 1e-38, 0.0])),
     ) {
-        let points = Noise::new(seed).vector(count * dim, magnitude);
-        let view = Points::new(&points, dim, None).unwrap();
         on_every_backend(|kernels| {
-            let (found, _) = cluster(&CpuClusterer { kernels }, &view, &settings(clusters, seed));
-            assert!(found.centroids.iter().all(|x| x.abs() <= 1.001 * magnitude), "{}", kernels.name());
-            assert!(found.objective.is_finite(), "{}", kernels.name());
+            check_magnitude(&CpuClusterer { kernels }, kernels.name(), (count, dim, clusters), (seed, magnitude));
         });
     }
 

@@ -51,7 +51,7 @@ impl Case {
         for sum in sums.chunks_exact_mut(width) {
             sum[..head_dim].copy_from_slice(&noise.vector(head_dim, 4.0));
         }
-        let stored = if dtype == Dtype::F32 { Dtype::F32 } else { Dtype::Bf16 };
+        let stored = Self::stored(dtype);
         let values = noise.vector(rows * head_dim, 1.0);
         Self {
             head_dim,
@@ -72,9 +72,23 @@ impl Case {
         }
     }
 
+    /// The type that sums are kept in.
+    fn stored(dtype: Dtype) -> Dtype {
+        if dtype == Dtype::F32 { Dtype::F32 } else { Dtype::Bf16 }
+    }
+
     /// What the kernels make of it, and how many codes were read.
     fn run(&self, kernels: &dyn Kernels, offset: usize) -> Result<(Vec<f32>, usize), Error> {
-        let stored = if self.dtype == Dtype::F32 { Dtype::F32 } else { Dtype::Bf16 };
+        self.run_with(kernels, offset, Self::stored(self.dtype))
+    }
+
+    /// The same with sums of another type.
+    fn run_with(
+        &self,
+        kernels: &dyn Kernels,
+        offset: usize,
+        stored: Dtype,
+    ) -> Result<(Vec<f32>, usize), Error> {
         let sums = Stored::new(stored, &self.sums, offset);
         let rows = Stored::rows(self.dtype, &self.keys, &self.values, self.head_dim, offset);
         let rows = a2ats_kernel::kv::Rows::new(rows.elements(), self.head_dim)?;
@@ -226,6 +240,7 @@ fn what_does_not_fit_is_refused() {
     on_every_backend(|kernels| {
         let case = || Case::new(&mut Noise::new(1), (5, 2, 6, 9), (2, 32, Dtype::F32), 1.0);
         assert!(case().run(kernels, 0).is_ok());
+        assert!(case().run_with(kernels, 0, Dtype::F16).is_err());
         let refused = |change: &dyn Fn(&mut Case)| {
             let mut case = case();
             change(&mut case);

@@ -4,7 +4,7 @@ use super::device::{gpu, gpu_with, is_real, sized};
 use a2ats_cuda_kmeans::layout::{Layout, Shape};
 use a2ats_kernel::clustering::{Clusterer, Points, Settings};
 use a2ats_tests::{
-    clustering::{check_at_rest, clouds, cluster, settings},
+    clustering::{check_at_rest, check_clouds, check_distinct, check_magnitude, clouds, cluster, settings},
     inputs::{Noise, config},
 };
 use proptest::prelude::*;
@@ -23,18 +23,7 @@ proptest! {
         (count, dim, clusters) in (1..=sized(300_usize, 5000), 1..=sized(40_usize, 260), 1..=sized(150_usize, 1500)),
         (seed, weighted, far) in (any::<u64>(), any::<bool>(), any::<bool>()),
     ) {
-        let mut noise = Noise::new(seed);
-        let mut points = clouds(&mut noise, count, dim);
-        if far {
-            // What all have in common must not cost digits.
-            points.iter_mut().for_each(|x| *x += 1000.0);
-        }
-        let weights: Vec<f32> = (0..count).map(|_| if weighted { (1 + noise.below(9)) as f32 } else { 1.0 }).collect();
-        let view = Points::new(&points, dim, weighted.then_some(&weights[..])).unwrap();
-        let (found, objectives) = cluster(gpu(), &view, &settings(clusters, seed));
-        check_at_rest(gpu().name(), &points, &weights, &found, clusters);
-        let slack = |objective: f64| objective * (1.0 + 1e-5) + 1e-5;
-        prop_assert!(objectives.windows(2).all(|two| two[1] <= slack(two[0])), "{:?}", objectives);
+        check_clouds(gpu(), gpu().name(), (count, dim, clusters), (seed, weighted, far));
     }
 
     #[test]
@@ -42,15 +31,7 @@ proptest! {
         (distinct, copies, dim, clusters) in (1_usize..=20, 1_usize..=9, 1_usize..=30, 20_usize..=60),
         seed in any::<u64>(),
     ) {
-        let mut noise = Noise::new(seed);
-        let points = noise.whole_numbers(distinct * dim, 50).repeat(copies);
-        let view = Points::new(&points, dim, None).unwrap();
-        let (found, _) = cluster(gpu(), &view, &settings(clusters, seed));
-        prop_assert!(found.objective < 1e-6, "{}", found.objective);
-        for centroid in found.centroids.chunks_exact(dim) {
-            let is_point = |point: &[f32]| point.iter().zip(centroid).all(|(a, b)| (a - b).abs() < 1e-4);
-            prop_assert!(points.chunks_exact(dim).any(is_point), "{:?} is no point", centroid);
-        }
+        check_distinct(gpu(), gpu().name(), (distinct, copies, dim, clusters), seed);
     }
 
     #[test]
@@ -58,11 +39,7 @@ proptest! {
         (count, dim, clusters) in (1_usize..=100, 1_usize..=40, 1_usize..=30),
         (seed, magnitude) in (any::<u64>(), proptest::sample::select(vec![1e15_f32, 1e8, 1e-20, 1e-38, 0.0])),
     ) {
-        let points = Noise::new(seed).vector(count * dim, magnitude);
-        let view = Points::new(&points, dim, None).unwrap();
-        let (found, _) = cluster(gpu(), &view, &settings(clusters, seed));
-        prop_assert!(found.centroids.iter().all(|x| x.abs() <= 1.001 * magnitude));
-        prop_assert!(found.objective.is_finite());
+        check_magnitude(gpu(), gpu().name(), (count, dim, clusters), (seed, magnitude));
     }
 
     #[test]

@@ -60,7 +60,7 @@ struct Weights {
     largest: Vec<f32>,
     /// `[group]`: weights times what is left, of all that is not skipped.
     sum: Vec<f32>,
-    /// The slots that are not skipped, ascending; nothing, if none is.
+    /// The slots that are not skipped, ascending; nothing, if all are read.
     chosen: Option<Vec<u32>>,
 }
 
