@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Whether it is a real one.
-pub fn is_real() -> bool {
+fn is_real() -> bool {
     std::env::var_os("A2ATS_TEST_GPU").is_some_and(|value| value == "1")
 }
 
