@@ -298,7 +298,7 @@ pub fn attend_rest(
     let RestScratch { left, boundary, boundary_slots, centers } = &scratch.rest;
     let offsets: Vec<f32> = centers.iter().map(|center| (center * f64::from(scale)) as f32).collect();
     let rest = Rest {
-        sums: sums.elements(),
+        sums: sums.sums(),
         codes: sums.codes(),
         left,
         scores: &scratch.scores,

@@ -64,6 +64,8 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn load_bf16_even_odd(self, from: &[bf16]) -> [Self::F32; 2];
     /// LANES f16 numbers as f32, in order.
     fn load_f16(self, from: &[f16]) -> Self::F32;
+    /// LANES integers as f32, in order.
+    fn load_i16(self, from: &[i16]) -> Self::F32;
     /// The sum of the lanes.
     fn reduce_add(self, x: Self::F32) -> f32;
     /// The largest lane.

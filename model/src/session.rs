@@ -232,7 +232,7 @@ fn check_memory(
 ) -> Result<()> {
     let index = |books: &Codebooks| {
         let codes = books.most_codes();
-        let tail = if attention.has_tail() { tail_bytes(&model.config, codes, tokens) } else { 0 };
+        let tail = if attention.has_tail() { tail_bytes(&model.config, dtype, codes, tokens) } else { 0 };
         index_bytes(&model.config, codes, tokens) + tail
     };
     let need = kv_bytes(&model.config, dtype, tokens) + codebooks.map_or(0, index);

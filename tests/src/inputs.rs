@@ -256,7 +256,8 @@ impl Stored {
     }
 }
 
-fn between_guards<T: Copy>(values: impl Iterator<Item = T>, guard: T, offset: usize) -> Vec<T> {
+/// Values, `offset` elements into a buffer that has more behind them.
+pub fn between_guards<T: Copy>(values: impl Iterator<Item = T>, guard: T, offset: usize) -> Vec<T> {
     let guards = |n| std::iter::repeat_n(guard, n);
     guards(offset).chain(values).chain(guards(33)).collect()
 }

@@ -10,7 +10,7 @@ use a2ats_kernel::{
     Dtype, Elements, Kernels,
     attention::{Partial, Selection},
     kv::Rows,
-    tail::{Rest, ValueSums},
+    tail::{Rest, Sums, ValueSums},
 };
 use a2ats_tests::{inputs::Noise, reference::to_f64};
 use half::bf16;
@@ -25,10 +25,19 @@ const HEADS: usize = 512;
 /// Rows that are attended.
 const ROWS: usize = 64;
 
+/// The scale of all sums.
+const SCALE: f32 = 1.0 / 4096.0;
+
+/// Sums up to 5.
+fn numbers(noise: &mut Noise, codes: usize) -> Vec<i16> {
+    noise.vector(codes * HEAD_DIM, 5.0 / SCALE).into_iter().map(|x| x as i16).collect()
+}
+
 /// What the heads have in common.
 struct Inputs {
     codes: Vec<u16>,
     left: Vec<u32>,
+    scales: Vec<f32>,
     scores: Vec<f32>,
     rows: Vec<bf16>,
     queries: Vec<f32>,
@@ -41,6 +50,7 @@ impl Inputs {
         Self {
             codes: order,
             left: (0..codes).map(|_| 1 + noise.below(60) as u32).collect(),
+            scales: vec![SCALE; codes],
             // Scores that leave no code out.
             scores: noise.vector(GROUP * codes, 1.0),
             rows: noise.vector(ROWS * 2 * HEAD_DIM, 1.0).into_iter().map(bf16::from_f32).collect(),
@@ -52,9 +62,9 @@ impl Inputs {
         Rows::new(Elements::Bf16(&self.rows), HEAD_DIM).expect("whole rows")
     }
 
-    fn rest<'a>(&'a self, sums: &'a [bf16]) -> Rest<'a> {
+    fn rest<'a>(&'a self, numbers: &'a [i16]) -> Rest<'a> {
         Rest {
-            sums: Elements::Bf16(sums),
+            sums: Sums::Quantized { numbers, scales: &self.scales },
             codes: &self.codes,
             left: &self.left,
             scores: &self.scores,
@@ -82,13 +92,13 @@ pub fn estimate(bench: &mut Bench) {
     }
     let mut noise = Noise::new(41);
     let inputs = Inputs::new(&mut noise, CODEWORDS);
-    let table: Vec<bf16> = noise.vector(CODEWORDS * HEAD_DIM, 5.0).into_iter().map(bf16::from_f32).collect();
+    let table = numbers(&mut noise, CODEWORDS);
     let mut memory = memmap2::MmapOptions::new()
         .len(HEADS * CODEWORDS * HEAD_DIM * 2)
         .map_anon()
         .expect("half a GiB of memory");
     let _ = memory.advise(memmap2::Advice::HugePage);
-    let tables: &mut [bf16] = bytemuck::cast_slice_mut(&mut memory);
+    let tables: &mut [i16] = bytemuck::cast_slice_mut(&mut memory);
     for to in tables.chunks_exact_mut(table.len()) {
         to.copy_from_slice(&table);
     }
@@ -107,7 +117,7 @@ pub fn estimate(bench: &mut Bench) {
                 });
             });
             let shape = Shape {
-                dtype: Some("bf16"),
+                dtype: Some("i16"),
                 kv_heads: Some(HEADS),
                 group: Some(GROUP),
                 head_dim: Some(HEAD_DIM),
@@ -146,12 +156,12 @@ pub fn upkeep(bench: &mut Bench) {
 fn check_estimate(kernels: &dyn Kernels) {
     let (mut noise, codes) = (Noise::new(43), 100);
     let inputs = Inputs::new(&mut noise, codes);
-    let sums: Vec<bf16> = noise.vector(codes * HEAD_DIM, 5.0).into_iter().map(bf16::from_f32).collect();
+    let numbers = numbers(&mut noise, codes);
     let attended = inputs.attended(kernels);
     let (mut before, mut after) = (vec![0.0; GROUP * HEAD_DIM], vec![0.0; GROUP * HEAD_DIM]);
     attended.finish(&mut before).expect("the output's shape");
     let mut whole = attended;
-    kernels.attend_rest(&inputs.rest(&sums), &mut whole).expect("shapes fit together");
+    kernels.attend_rest(&inputs.rest(&numbers), &mut whole).expect("shapes fit together");
     whole.finish(&mut after).expect("the output's shape");
     let keys: Vec<f64> = inputs.rows.iter().map(|x| f64::from(x.to_f32())).collect();
     for head in 0..GROUP {
@@ -164,8 +174,8 @@ fn check_estimate(kernels: &dyn Kernels) {
         let left: f64 = (0..codes).map(|slot| weight(slot) * f64::from(inputs.left[slot])).sum();
         let want = (0..HEAD_DIM).map(|at| {
             let rest: f64 =
-                (0..codes).map(|slot| weight(slot) * f64::from(sums[slot * HEAD_DIM + at].to_f32())).sum();
-            (attended * f64::from(before[head * HEAD_DIM + at]) + rest) / (attended + left)
+                (0..codes).map(|slot| weight(slot) * f64::from(numbers[slot * HEAD_DIM + at])).sum();
+            (attended * f64::from(before[head * HEAD_DIM + at]) + rest * f64::from(SCALE)) / (attended + left)
         });
         let got = &after[head * HEAD_DIM..][..HEAD_DIM];
         check::close(&format!("the tail on {}", kernels.name()), got, &want.collect::<Vec<_>>(), 1e-2);

@@ -117,6 +117,14 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn load_i16(self, from: &[i16]) -> __m256 {
+        let from = &from[..8];
+        // SAFETY: eight i16 were just checked to be there; the token proves AVX.
+        let raw = unsafe { _mm_loadu_si128(from.as_ptr().cast()) };
+        self.avx._mm256_cvtepi32_ps(self.avx2._mm256_cvtepi16_epi32(raw))
+    }
+
+    #[inline(always)]
     fn reduce_add(self, x: __m256) -> f32 {
         let swapped = self.avx._mm256_permute2f128_ps::<1>(x, x);
         let quads = self.avx._mm256_add_ps(x, swapped);

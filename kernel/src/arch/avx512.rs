@@ -118,6 +118,14 @@ macro_rules! avx512_methods {
         }
 
         #[inline(always)]
+        fn load_i16(self, from: &[i16]) -> Self::F32 {
+            let from = &from[..16];
+            // SAFETY: sixteen i16 were just checked to be there; the token proves AVX.
+            let raw = unsafe { std::arch::x86_64::_mm256_loadu_si256(from.as_ptr().cast()) };
+            self.avx512f._mm512_cvtepi32_ps(self.avx512f._mm512_cvtepi16_epi32(raw))
+        }
+
+        #[inline(always)]
         fn reduce_add(self, x: Self::F32) -> f32 {
             let high = self.avx512dq._mm512_extractf32x8_ps::<1>(x);
             let eights = self.avx._mm256_add_ps(self.avx512f._mm512_castps512_ps256(x), high);

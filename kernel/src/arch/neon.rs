@@ -97,6 +97,13 @@ macro_rules! neon_methods {
         }
 
         #[inline(always)]
+        fn load_i16(self, from: &[i16]) -> float32x4_t {
+            let from = &from[..4];
+            // SAFETY: four i16 were just checked to be there; the token proves NEON.
+            unsafe { vcvtq_f32_s32(vmovl_s16(vld1_s16(from.as_ptr()))) }
+        }
+
+        #[inline(always)]
         fn reduce_add(self, x: float32x4_t) -> f32 {
             // SAFETY: register arithmetic only; the token proves NEON.
             unsafe { vaddvq_f32(x) }

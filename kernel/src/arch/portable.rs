@@ -3,7 +3,7 @@
 use crate::simd::Simd;
 use bytemuck::{cast, pod_read_unaligned};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
-use wide::{f32x8, i32x8, u32x8};
+use wide::{f32x8, i16x8, i32x8, u32x8};
 
 /// Proof of nothing: runs everywhere.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +95,12 @@ impl Simd for Portable {
         let mut wide = [0.0; 8];
         from[..8].convert_to_f32_slice(&mut wide);
         f32x8::new(wide)
+    }
+
+    #[inline(always)]
+    fn load_i16(self, from: &[i16]) -> f32x8 {
+        let from: i16x8 = pod_read_unaligned(bytemuck::cast_slice(&from[..8]));
+        f32x8::from_i32x8(i32x8::from_i16x8(from))
     }
 
     #[inline(always)]

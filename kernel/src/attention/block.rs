@@ -172,12 +172,7 @@ fn scale_all<S: Simd>(s: S, x: &mut [f32], factor: f32) {
 
 /// Brings sums over values back from the registers' order to memory's, without the padding.
 #[inline(always)]
-pub(crate) fn restore_order<S: Simd, T: Element>(
-    sums: &[f32],
-    width: usize,
-    head_dim: usize,
-    values: &mut [f32],
-) {
+fn restore_order<S: Simd, T: Element>(sums: &[f32], width: usize, head_dim: usize, values: &mut [f32]) {
     let block = 2 * S::LANES;
     for (sums, values) in sums.chunks_exact(width).zip(values.chunks_exact_mut(head_dim)) {
         for (i, value) in values.iter_mut().enumerate() {

@@ -35,8 +35,8 @@ use crate::{
     rows::RowSet,
     simd::Simd,
 };
+pub(crate) use block::Visible;
 use block::{Queries, attend_rows};
-pub(crate) use block::{Visible, restore_order};
 use std::ops::Range;
 pub(crate) use weigh::weigh_block;
 

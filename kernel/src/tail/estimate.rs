@@ -1,11 +1,11 @@
 //! The estimate itself: one product of the codes' weights with their sums of values, for the whole group.
 
-use super::{NEGLIGIBLE, Rest};
+use super::{NEGLIGIBLE, Rest, Sums};
 use crate::{
-    attention::{Partial, restore_order, weigh_block},
+    attention::{Partial, weigh_block},
     beside::{Beside, Later, ask_for_whole},
-    dtype::{Dtype, Element, Elements},
-    kv::row_width,
+    dtype::{Element, Elements},
+    kv::{Rows, row_width},
     memory::Aligned,
     rows::{BLOCK, Block, RowSet},
     simd::Simd,
@@ -30,22 +30,29 @@ pub(crate) fn attend_rest<S: Simd>(s: S, rest: &Rest<'_>, out: &mut Partial) -> 
     tail.sum.copy_from_slice(&weights.sum);
     let chosen = weights.chosen.as_deref();
     match rest.sums {
-        Elements::F32(sums) => add_sums(s, &RowSet::new(sums, width, chosen), &weights, &mut tail),
-        // Refused by `Rest::check`.
-        Elements::F16(_) => {}
-        Elements::Bf16(sums) => add_sums(s, &RowSet::new(sums, width, chosen), &weights, &mut tail),
+        Sums::F32(sums) => {
+            add_rows(
+                s,
+                &RowSet::new(sums, width, chosen),
+                &|h, at, to| weights.of_sums(h, at, to),
+                &mut tail,
+            );
+        }
+        Sums::Quantized { numbers, scales } => {
+            let fill = |head: usize, start: usize, block: &mut [f32]| {
+                weights.of_sums(head, start, block);
+                match chosen {
+                    None => scale_block(block, scales[start..].iter()),
+                    Some(chosen) => {
+                        scale_block(block, chosen[start..].iter().map(|&slot| &scales[slot as usize]))
+                    }
+                }
+            };
+            add_rows(s, &RowSet::new(numbers, width, chosen), &fill, &mut tail);
+        }
     }
-    let positions = Some(rest.boundary);
-    match rest.rows.elements() {
-        Elements::F32(rows) => {
-            subtract(s, &RowSet::new(rows, 2 * width, positions), rest, &weights, &mut tail)
-        }
-        Elements::F16(rows) => {
-            subtract(s, &RowSet::new(rows, 2 * width, positions), rest, &weights, &mut tail)
-        }
-        Elements::Bf16(rows) => {
-            subtract(s, &RowSet::new(rows, 2 * width, positions), rest, &weights, &mut tail)
-        }
+    for (positions, slots) in rest.boundary.chunks(TAKEN_OUT).zip(rest.boundary_slots.chunks(TAKEN_OUT)) {
+        take_out(s, rest.rows, positions, slots, &weights, &mut tail);
     }
     out.merge_same(&tail);
     chosen.map_or(rest.codes.len(), <[u32]>::len)
@@ -94,7 +101,7 @@ impl Weights {
                 *to = scores[usize::from(code)];
             }
             let largest = scale_scores(s, of, &floor, rest.scale, rest.offsets[head]);
-            let (sum, most) = exponentials(s, of, &left, largest, rest.sums.dtype());
+            let (sum, most) = exponentials(s, of, &left, largest);
             let attended = attended.sum[head] * (attended.largest[head] - largest).exp();
             // Nothing at all never matters.
             let limit = (NEGLIGIBLE / slots as f32 * attended.max(most)).max(f32::MIN_POSITIVE);
@@ -134,6 +141,19 @@ impl Weights {
         self.chosen = Some(chosen);
     }
 
+    /// A query head's weights of the slots that are read, from one of them on.
+    #[inline(always)]
+    fn of_sums(&self, head: usize, start: usize, block: &mut [f32]) {
+        match &self.chosen {
+            None => block.copy_from_slice(&self.of[head * self.stride + start..][..BLOCK]),
+            Some(chosen) => {
+                for (weight, &slot) in block.iter_mut().zip(&chosen[start..]) {
+                    *weight = self.of(head, slot as usize);
+                }
+            }
+        }
+    }
+
     fn of(&self, head: usize, slot: usize) -> f32 {
         self.of[head * self.stride + slot]
     }
@@ -153,26 +173,18 @@ fn scale_scores<S: Simd>(s: S, scores: &mut [f32], floor: &[f32], scale: f32, of
 }
 
 /// Replaces numbers by e^{x − largest}; zeros, if that is −∞. Gives the sum of them times what is left, and the largest of those.
-/// What multiplies bf16 rounds weights: here, so that the denominator has the same.
 #[inline(always)]
-fn exponentials<S: Simd>(s: S, x: &mut [f32], left: &[f32], largest: f32, dtype: Dtype) -> (f32, f32) {
+fn exponentials<S: Simd>(s: S, x: &mut [f32], left: &[f32], largest: f32) -> (f32, f32) {
     if largest == f32::NEG_INFINITY {
         x.fill(0.0);
         return (0.0, 0.0);
     }
     let reference = s.splat(largest);
-    for x in x.chunks_exact_mut(S::LANES) {
-        s.store(s.exp(s.sub(s.load(x), reference)), x);
-    }
-    if S::MULTIPLIES_BF16 && dtype == Dtype::Bf16 {
-        for x in &mut *x {
-            let bits = x.to_bits();
-            *x = f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000);
-        }
-    }
     let (mut sum, mut most) = (s.splat(0.0), s.splat(0.0));
-    for (x, left) in x.chunks_exact(S::LANES).zip(left.chunks_exact(S::LANES)) {
-        let mass = s.mul(s.load(x), s.load(left));
+    for (x, left) in x.chunks_exact_mut(S::LANES).zip(left.chunks_exact(S::LANES)) {
+        let weight = s.exp(s.sub(s.load(x), reference));
+        s.store(weight, x);
+        let mass = s.mul(weight, s.load(left));
         (sum, most) = (s.add(sum, mass), s.max(most, mass));
     }
     (s.reduce_add(sum), s.reduce_max(most))
@@ -188,44 +200,58 @@ fn mark<S: Simd>(s: S, weights: &[f32], left: &[f32], limit: f32, matters: &mut 
     }
 }
 
-/// Adds the sums of a set of slots, all or chosen ones.
-#[inline(always)]
-fn add_sums<S: Simd, T: Element>(s: S, set: &RowSet<'_, T>, weights: &Weights, out: &mut Partial) {
-    let fill = |head: usize, start: usize, block: &mut [f32; BLOCK]| match &weights.chosen {
-        None => block.copy_from_slice(&weights.of[head * weights.stride + start..][..BLOCK]),
-        Some(chosen) => {
-            for (weight, &slot) in block.iter_mut().zip(&chosen[start..]) {
-                *weight = weights.of(head, slot as usize);
-            }
-        }
-    };
-    add_rows(s, set, 0, &fill, out);
-}
+/// Attended rows whose values are taken out at a time.
+const TAKEN_OUT: usize = 8 * BLOCK;
 
 /// Takes the values of attended rows out of their codes' sums. A skipped code's weights are zero.
 #[inline(always)]
-fn subtract<S: Simd, T: Element>(
+fn take_out<S: Simd>(
     s: S,
-    set: &RowSet<'_, T>,
-    rest: &Rest<'_>,
+    rows: Rows<'_>,
+    positions: &[u32],
+    slots: &[u16],
     weights: &Weights,
     out: &mut Partial,
 ) {
-    let fill = |head: usize, start: usize, block: &mut [f32; BLOCK]| {
-        for (weight, &slot) in block.iter_mut().zip(&rest.boundary_slots[start..]) {
+    let width = row_width(rows.head_dim());
+    let mut values = Aligned::zeros(positions.len() * width);
+    match rows.elements() {
+        Elements::F32(rows) => widen_values(s, rows, positions, &mut values, width),
+        Elements::F16(rows) => widen_values(s, rows, positions, &mut values, width),
+        Elements::Bf16(rows) => widen_values(s, rows, positions, &mut values, width),
+    }
+    let fill = |head: usize, start: usize, block: &mut [f32]| {
+        for (weight, &slot) in block.iter_mut().zip(&slots[start..]) {
             *weight = -weights.of(head, usize::from(slot));
         }
     };
-    add_rows(s, set, set.stride / 2, &fill, out);
+    add_rows(s, &RowSet::new(&values, width, None), &fill, out);
+}
+
+/// The values of the rows at some positions, which attention has just read.
+#[inline(always)]
+fn widen_values<S: Simd, T: Element>(s: S, rows: &[T], positions: &[u32], to: &mut [f32], width: usize) {
+    for (&position, to) in positions.iter().zip(to.chunks_exact_mut(width)) {
+        let value = (2 * position as usize + 1) * width;
+        T::widen(s, &rows[value..value + width], to);
+    }
+}
+
+/// Weights of a block's slots times their scales.
+#[inline(always)]
+fn scale_block<'a>(block: &mut [f32], scales: impl Iterator<Item = &'a f32>) {
+    for (weight, scale) in block.iter_mut().zip(scales) {
+        *weight *= scale;
+    }
 }
 
 /// Who gives a query head's weights of a block, from a row of a set on. Zeros are there already, for what lies beyond. Called
 /// through a pointer, so that there is one loop for each type of rows.
-type Fill<'a> = &'a dyn Fn(usize, usize, &mut [f32; BLOCK]);
+type Fill<'a> = &'a dyn Fn(usize, usize, &mut [f32]);
 
-/// Adds the values of some rows, `at` elements from their beginning.
+/// Adds some rows, weighted.
 #[inline(never)]
-fn add_rows<S: Simd, T: Element>(s: S, set: &RowSet<'_, T>, at: usize, fill: Fill<'_>, out: &mut Partial) {
+fn add_rows<S: Simd, T: Element>(s: S, set: &RowSet<'_, T>, fill: Fill<'_>, out: &mut Partial) {
     s.vectorize(
         #[inline(always)]
         || {
@@ -242,28 +268,27 @@ fn add_rows<S: Simd, T: Element>(s: S, set: &RowSet<'_, T>, at: usize, fill: Fil
                 let block = std::mem::replace(&mut next, Block::new(set, start + BLOCK));
                 let later = Later::new(set, start + far);
                 let mut lines = later.lines();
+                if block.len < BLOCK {
+                    weights.fill(0.0);
+                }
                 for (head, weights) in weights.chunks_exact_mut(BLOCK).enumerate() {
-                    let mut natural = [0.0; BLOCK];
-                    fill(head, start, &mut natural);
-                    for from in (0..BLOCK).step_by(2 * S::LANES) {
-                        let (low, high) = natural[from..from + 2 * S::LANES].split_at(S::LANES);
-                        T::put_weights(s, s.splat(0.0), [s.load(low), s.load(high)], weights, from);
-                    }
+                    fill(head, start, weights);
                 }
                 // Behind the last block, what is there already is asked for again.
                 let soon = if next.len > 0 { &next } else { &block };
                 for &(first, tile, share) in &tiles {
-                    let mut ahead = Beside::new(lines, share, soon, at);
+                    let mut ahead = Beside::new(lines, share, soon, 0);
                     let weights = &weights[first * BLOCK..(first + tile) * BLOCK];
                     let sums = &mut sums[first * width..(first + tile) * width];
-                    weigh_block(s, &block, &mut ahead, weights, at, width, sums);
+                    weigh_block(s, &block, &mut ahead, weights, 0, width, sums);
                     lines = ahead.lines;
                 }
             }
-            let mut values = vec![0.0; out.values.len()];
-            restore_order::<S, T>(&sums, width, out.head_dim, &mut values);
-            for (to, from) in out.values.iter_mut().zip(values) {
-                *to += from;
+            // Neither f32 nor i16 changes the order of elements.
+            for (to, from) in out.values.chunks_exact_mut(out.head_dim).zip(sums.chunks_exact(width)) {
+                for (to, from) in to.iter_mut().zip(from) {
+                    *to += from;
+                }
             }
         },
     );

@@ -20,7 +20,7 @@
 //!
 //! | what | shape | dtype |
 //! |---|---|---|
-//! | sums of values, by slots that codes get as they appear | `[slots, width]` | f32, or bf16 with a lower half for updates |
+//! | sums of values, by slots that codes get as they appear | `[slots, width]` | f32, or i16 with a scale for each slot |
 //! | scores of all codes | `[group, codes]`, as [`crate::codebook`] leaves them | f32 |
 //! | output | a [`Partial`] that the estimate is added to | f32 |
 //!
@@ -28,7 +28,7 @@
 //! [`NEGLIGIBLE`] ÷ slots of what the head attends to, or of its largest code. All of them together are at most `NEGLIGIBLE` of the
 //! denominator.
 //!
-//! Tolerance: within 1e-5 of the same formula in f64, relative to the largest value (1e-4 with BF16 instructions), for the sums as stored.
+//! Tolerance: within 1e-5 of the same formula in f64, relative to the largest value, for the sums as stored.
 
 mod estimate;
 mod sums;
@@ -38,7 +38,6 @@ pub use sums::ValueSums;
 
 use crate::{
     attention::Partial,
-    dtype::Elements,
     error::{Error, Result, expect_len},
     kv::{Rows, check_group, row_width},
 };
@@ -46,11 +45,38 @@ use crate::{
 /// The share of a softmax's denominator that all skipped codes together may have.
 pub const NEGLIGIBLE: f32 = 1.0 / 65536.0;
 
+/// Sums of values as they lie in memory, `[slots, width]`, see [`row_width`].
+#[derive(Debug, Clone, Copy)]
+pub enum Sums<'a> {
+    /// The sums, where rows are f32.
+    F32(&'a [f32]),
+    /// Sums as products of integers and their slot's scale, where rows are bf16 or f16.
+    Quantized {
+        /// `[slots, width]`
+        numbers: &'a [i16],
+        /// `[slots]`
+        scales: &'a [f32],
+    },
+}
+
+impl Sums<'_> {
+    /// Checks the shape.
+    fn check(&self, slots: usize, width: usize) -> Result<()> {
+        match self {
+            Self::F32(sums) => expect_len("value sums", sums.len(), slots * width),
+            Self::Quantized { numbers, scales } => {
+                expect_len("value sums", numbers.len(), slots * width)?;
+                expect_len("scales of value sums", scales.len(), slots)
+            }
+        }
+    }
+}
+
 /// What is left out by one kv head's group.
 #[derive(Debug, Clone, Copy)]
 pub struct Rest<'a> {
-    /// The sums of values: `[slots, width]`, see [`row_width`], in f32 or bf16.
-    pub sums: Elements<'a>,
+    /// The sums of values.
+    pub sums: Sums<'a>,
     /// The code of each slot.
     pub codes: &'a [u16],
     /// How many of each slot's tokens are not attended.
@@ -74,11 +100,7 @@ impl Rest<'_> {
     pub(crate) fn check(&self, out: &Partial) -> Result<()> {
         let (slots, group) = (self.codes.len(), self.offsets.len());
         check_group(group)?;
-        if let Elements::F16(_) = self.sums {
-            let (got, supported) = ("f16".to_owned(), "f32 and bf16");
-            return Err(Error::Unsupported { what: "type of the value sums", got, supported });
-        }
-        expect_len("value sums", self.sums.len(), slots * row_width(self.rows.head_dim()))?;
+        self.sums.check(slots, row_width(self.rows.head_dim()))?;
         expect_len("tokens left of each slot", self.left.len(), slots)?;
         expect_len("boundary slots", self.boundary_slots.len(), self.boundary.len())?;
         let codes = self.scores.len() / group;

@@ -118,7 +118,7 @@ impl Info {
                 .codebooks
                 .as_ref()
                 .filter(|_| loaded.attention.has_tail())
-                .map_or(0, |books| tail_bytes(config, books.most_codes(), context)),
+                .map_or(0, |books| tail_bytes(config, self.model.kv_dtype, books.most_codes(), context)),
             memory_available: available_memory(),
         }
     }

@@ -64,8 +64,8 @@ fn the_rest_is_estimated_unless_told_otherwise() {
     let memory = |tail: &str| -> serde_json::Value {
         serde_json::from_str(&a2ats(&["info", "--json", "--tail", tail]).stdout).unwrap()
     };
-    // 3 layers, 2 kv heads, 1024 codes: 64 numbers of 4 bytes, which code they are of, and where each code's are.
-    assert_eq!(memory("on")["tail_bytes"], 3 * 2 * 1024 * (64 * 4 + 6 + 4));
+    // 3 layers, 2 kv heads, 1024 codes: 64 numbers of 2 bytes, their scale, which code they are of, and where each code's are.
+    assert_eq!(memory("on")["tail_bytes"], 3 * 2 * 1024 * (64 * 2 + 4 + 6 + 4));
     assert_eq!(memory("off")["tail_bytes"], 0);
 }
 
