@@ -234,27 +234,6 @@ impl Element for f16 {
     }
 }
 
-/// Quantized numbers: what they stand for is a product with a scale that is kept elsewhere.
-impl Element for i16 {
-    #[inline(always)]
-    fn load<S: Simd>(s: S, block: &[Self]) -> [S::F32; 2] {
-        let (low, high) = block.split_at(S::LANES);
-        [s.load_i16(low), s.load_i16(high)]
-    }
-
-    #[inline(always)]
-    fn round(x: f32) -> Self {
-        x.round_ties_even() as Self
-    }
-
-    #[inline(always)]
-    fn widen<S: Simd>(_: S, elements: &[Self], to: &mut [f32]) {
-        for (&element, to) in elements.iter().zip(to) {
-            *to = f32::from(element);
-        }
-    }
-}
-
 impl Element for bf16 {
     #[inline(always)]
     fn load<S: Simd>(s: S, block: &[Self]) -> [S::F32; 2] {

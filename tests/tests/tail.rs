@@ -4,7 +4,7 @@ use a2ats_kernel::{
     Dtype, Error, Kernels,
     attention::{Partial, Selection},
     kv::row_width,
-    tail::{NEGLIGIBLE, Rest, Sums},
+    tail::{NEGLIGIBLE, Rest, STRIP, Sums},
 };
 use a2ats_tests::{
     backends::on_every_backend,
@@ -27,6 +27,8 @@ struct Case {
     /// `[slots, width]` and `[slots]`: sums are products of the two.
     numbers: Vec<i16>,
     scales: Vec<f32>,
+    /// Numbers that are taken away from the end.
+    missing: usize,
     codes: Vec<u16>,
     left: Vec<u32>,
     scores: Vec<f32>,
@@ -37,7 +39,8 @@ struct Case {
 }
 
 impl Case {
-    /// `sizes` are rows, rows at the boundary, slots, and codes; `spread` is how far scores lie apart.
+    /// `sizes` are rows, rows at the boundary, slots, and codes, which are in order if all have slots; `spread` is how far scores
+    /// lie apart.
     fn new(
         noise: &mut Noise,
         (rows, boundary, slots, codes): (usize, usize, usize, usize),
@@ -46,8 +49,10 @@ impl Case {
     ) -> Self {
         let width = row_width(head_dim);
         let mut order: Vec<u16> = (0..codes as u16).collect();
-        noise.shuffle(&mut order);
-        order.truncate(slots);
+        if slots < codes {
+            noise.shuffle(&mut order);
+            order.truncate(slots);
+        }
         // Sums of up to 4, of many bits and of few.
         let shifts: Vec<u32> = (0..slots).map(|_| noise.below(9) as u32).collect();
         let mut numbers = vec![0; slots * width];
@@ -68,6 +73,7 @@ impl Case {
             values: rounded(dtype, &values),
             numbers,
             scales,
+            missing: 0,
             codes: order,
             left: (0..slots).map(|_| (noise.below(4) * noise.below(30)) as u32).collect(),
             scores: noise.vector(group * codes, spread),
@@ -85,12 +91,25 @@ impl Case {
         of_slot.flat_map(|(numbers, scale)| numbers.iter().map(move |&x| f32::from(x) * scale)).collect()
     }
 
+    /// `[slots, width]` in strips, with room for some more slots.
+    fn in_strips<T: Copy>(&self, rows: &[T], guard: T, offset: usize) -> Vec<T> {
+        let (width, more) = (row_width(self.head_dim), [guard; 3 * STRIP]);
+        let strip = |strip: usize| {
+            let of_slots = rows.chunks(width).flat_map(move |row| &row[strip * STRIP..][..STRIP]);
+            of_slots.chain(&more[..offset % 4 * STRIP]).copied().collect::<Vec<T>>()
+        };
+        let strips: Vec<T> = (0..width / STRIP).flat_map(strip).collect();
+        between_guards(strips.into_iter(), guard, offset)
+    }
+
     /// What the kernels make of it, and how many codes were read.
     fn run(&self, kernels: &dyn Kernels, offset: usize) -> Result<(Vec<f32>, usize), Error> {
-        let numbers = between_guards(self.numbers.iter().copied(), i16::MIN, offset);
-        let (whole, inside) = (self.sums(), offset..offset + self.numbers.len());
+        let whole = self.in_strips(&self.sums(), f32::NAN, offset);
+        let numbers = self.in_strips(&self.numbers, i16::MIN, offset);
+        let slots = self.codes.len() + offset % 4;
+        let inside = offset..offset + slots * row_width(self.head_dim) - self.missing;
         let sums = if self.dtype == Dtype::F32 {
-            Sums::F32(&whole)
+            Sums::F32(&whole[inside])
         } else {
             Sums::Quantized { numbers: &numbers[inside], scales: &self.scales }
         };
@@ -182,8 +201,9 @@ impl Case {
 fn sizes() -> impl Strategy<Value = (usize, usize, usize, usize)> {
     let rows = prop_oneof![1_usize..=4, 1_usize..=100];
     let slots = prop_oneof![0_usize..=3, select(vec![31, 32, 33, 63, 64, 65]), 0_usize..=300];
-    (rows, 0_usize..=40, slots, 0_usize..=20)
-        .prop_map(|(rows, boundary, slots, more)| (rows, boundary, slots, slots + more + 1))
+    let more = prop_oneof![Just(0), 1_usize..=20];
+    (rows, 0_usize..=40, slots, more)
+        .prop_map(|(rows, boundary, slots, more)| (rows, boundary, slots, (slots + more).max(1)))
 }
 
 proptest! {
@@ -251,9 +271,14 @@ fn what_does_not_fit_is_refused() {
         refused(&|case| case.left.truncate(5));
         refused(&|case| case.scores.truncate(17));
         refused(&|case| case.offsets.truncate(1));
-        refused(&|case| case.numbers.truncate(6 * 32 - 1));
-        refused(&|case| (case.dtype, _) = (Dtype::Bf16, case.numbers.truncate(6 * 32 - 1)));
-        refused(&|case| (case.dtype, _) = (Dtype::F16, case.scales.truncate(5)));
+        refused(&|case| case.missing = 1);
+        refused(&|case| case.missing = 32);
+        refused(&|case| (case.dtype, case.missing) = (Dtype::Bf16, 1));
+        refused(&|case| (case.dtype, case.missing) = (Dtype::Bf16, 32));
+        refused(&|case| {
+            case.dtype = Dtype::F16;
+            case.scales.push(1.0);
+        });
         refused(&|case| case.codes[3] = 9);
         refused(&|case| case.boundary_slots[1] = 6);
         refused(&|case| case.boundary_slots = vec![0; 6]);

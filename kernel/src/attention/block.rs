@@ -115,7 +115,7 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
                         let mut ahead = Beside::new(lines, share, soon, 0);
                         let weights = &weights[first * BLOCK..(first + tile) * BLOCK];
                         let sums = &mut sums[first * width..(first + tile) * width];
-                        weigh_block(s, &block, &mut ahead, weights, width, width, sums);
+                        weigh_block(s, &block, &mut ahead, weights, width, sums);
                         lines = ahead.lines;
                     }
                 }

@@ -38,7 +38,6 @@ use crate::{
 pub(crate) use block::Visible;
 use block::{Queries, attend_rows};
 use std::ops::Range;
-pub(crate) use weigh::weigh_block;
 
 /// Which rows are attended.
 #[derive(Debug, Clone)]

@@ -8,16 +8,15 @@ use crate::{
     tile::with_tile_width,
 };
 
-/// Adds a block's weighted values, which begin at element `half` of its rows, to the sums of some queries: `weights` is
+/// Adds a block's weighted values, the second half of its rows, to the sums of some queries: `weights` is
 /// `[count, BLOCK]` as [`Element::put_weights`] leaves them, `sums` is `[count, width]`. Meanwhile memory is asked for what
 /// is `ahead`.
 #[inline(always)]
-pub(crate) fn weigh_block<S: Simd, T: Element, P: Prefetch>(
+pub(super) fn weigh_block<S: Simd, T: Element, P: Prefetch>(
     s: S,
     block: &Block<'_, T>,
     ahead: &mut P,
     weights: &[f32],
-    half: usize,
     width: usize,
     sums: &mut [f32],
 ) {
@@ -26,12 +25,12 @@ pub(crate) fn weigh_block<S: Simd, T: Element, P: Prefetch>(
         let mut at = 0;
         if S::REGISTERS >= 32 {
             while at + 4 * S::LANES <= width {
-                weigh_columns::<S, T, P, 2, H>(s, block, ahead, weights, half, width, at, sums);
+                weigh_columns::<S, T, P, 2, H>(s, block, ahead, weights, width, at, sums);
                 at += 4 * S::LANES;
             }
         }
         while at < width {
-            weigh_columns::<S, T, P, 1, H>(s, block, ahead, weights, half, width, at, sums);
+            weigh_columns::<S, T, P, 1, H>(s, block, ahead, weights, width, at, sums);
             at += 2 * S::LANES;
         }
     });
@@ -39,13 +38,11 @@ pub(crate) fn weigh_block<S: Simd, T: Element, P: Prefetch>(
 
 /// `C` blocks of 2·LANES value elements of all rows, for `H` queries, whose sums stay in registers meanwhile.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "those of `weigh_block`, and where the columns begin")]
 fn weigh_columns<S: Simd, T: Element, P: Prefetch, const C: usize, const H: usize>(
     s: S,
     block: &Block<'_, T>,
     ahead: &mut P,
     weights: &[f32],
-    half: usize,
     width: usize,
     at: usize,
     sums: &mut [f32],
@@ -62,7 +59,7 @@ fn weigh_columns<S: Simd, T: Element, P: Prefetch, const C: usize, const H: usiz
         }
     }
     let mut local = *ahead;
-    let values = block.rows.columns(half + at..half + at + C * step);
+    let values = block.rows.columns(width + at..width + at + C * step);
     for pair in 0..BLOCK / 2 {
         if 2 * pair >= block.len {
             break;

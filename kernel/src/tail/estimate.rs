@@ -1,19 +1,19 @@
 //! The estimate itself: one product of the codes' weights with their sums of values, for the whole group.
 
-use super::{NEGLIGIBLE, Rest, Sums};
+use super::{
+    NEGLIGIBLE, Rest, STRIP, Sums,
+    strips::{self, CHUNK, Chunk, Number, Strips, place},
+};
 use crate::{
-    attention::{Partial, weigh_block},
-    beside::{Beside, Later, ask_for_whole},
+    attention::Partial,
     dtype::{Element, Elements},
-    kv::{Rows, row_width},
+    kv::row_width,
     memory::Aligned,
-    rows::{BLOCK, Block, RowSet},
     simd::Simd,
-    tile::sharing_tiles,
 };
 
-/// How far ahead memory is asked for rows, in bytes.
-const AHEAD: usize = 64 << 10;
+/// Slots whose marks are the bits of a word.
+const BLOCK: usize = u32::BITS as usize;
 
 /// Adds the estimate to `out`, attention over the rows that are attended. Gives how many codes were read.
 #[inline(always)]
@@ -22,44 +22,32 @@ pub(crate) fn attend_rest<S: Simd>(s: S, rest: &Rest<'_>, out: &mut Partial) -> 
         return 0;
     }
     let weights = Weights::new(s, rest, out);
-    let head_dim = rest.rows.head_dim();
+    let (group, head_dim) = (rest.offsets.len(), rest.rows.head_dim());
     let width = row_width(head_dim);
+    let mut sums = Aligned::zeros(group * width);
+    match rest.sums {
+        Sums::F32(numbers) => add_sums(s, numbers, None, &weights, &mut sums),
+        Sums::Quantized { numbers, scales } => add_sums(s, numbers, Some(scales), &weights, &mut sums),
+    }
+    match rest.rows.elements() {
+        Elements::F32(rows) => take_out(s, rows, rest, &weights, &mut sums),
+        Elements::F16(rows) => take_out(s, rows, rest, &weights, &mut sums),
+        Elements::Bf16(rows) => take_out(s, rows, rest, &weights, &mut sums),
+    }
     let mut tail = Partial::default();
-    tail.reset(rest.offsets.len(), head_dim);
+    tail.reset(group, head_dim);
     tail.largest.copy_from_slice(&weights.largest);
     tail.sum.copy_from_slice(&weights.sum);
-    let chosen = weights.chosen.as_deref();
-    match rest.sums {
-        Sums::F32(sums) => {
-            add_rows(
-                s,
-                &RowSet::new(sums, width, chosen),
-                &|h, at, to| weights.of_sums(h, at, to),
-                &mut tail,
-            );
-        }
-        Sums::Quantized { numbers, scales } => {
-            let fill = |head: usize, start: usize, block: &mut [f32]| {
-                weights.of_sums(head, start, block);
-                match chosen {
-                    None => scale_block(block, scales[start..].iter()),
-                    Some(chosen) => {
-                        scale_block(block, chosen[start..].iter().map(|&slot| &scales[slot as usize]))
-                    }
-                }
-            };
-            add_rows(s, &RowSet::new(numbers, width, chosen), &fill, &mut tail);
-        }
-    }
-    for (positions, slots) in rest.boundary.chunks(TAKEN_OUT).zip(rest.boundary_slots.chunks(TAKEN_OUT)) {
-        take_out(s, rest.rows, positions, slots, &weights, &mut tail);
+    for (to, from) in tail.values.chunks_exact_mut(head_dim).zip(sums.chunks_exact(width)) {
+        to.copy_from_slice(&from[..head_dim]);
     }
     out.merge_same(&tail);
-    chosen.map_or(rest.codes.len(), <[u32]>::len)
+    weights.chosen.as_ref().map_or(rest.codes.len(), Vec::len)
 }
 
 /// e^{ŝ − largest ŝ} of every slot that something is left of.
 struct Weights {
+    slots: usize,
     /// `[group, stride]`, zero for what is skipped.
     of: Aligned,
     stride: usize,
@@ -78,6 +66,7 @@ impl Weights {
         // Whole blocks, so that these are what is weighed where nothing is skipped.
         let stride = slots.next_multiple_of(BLOCK);
         let mut all = Self {
+            slots,
             of: Aligned::zeros(group * stride),
             stride,
             largest: vec![f32::NEG_INFINITY; group],
@@ -93,12 +82,19 @@ impl Weights {
             *floor = if *left > 0.0 { 0.0 } else { f32::NEG_INFINITY };
         }
         let codes = rest.scores.len() / group;
+        // As they are once there is room for all.
+        let are_in_order =
+            slots == codes && rest.codes.iter().zip(0..).all(|(&code, slot)| u32::from(code) == slot);
         let mut matters = vec![0_u32; stride / BLOCK];
         for head in 0..group {
             let of = &mut all.of[head * stride..(head + 1) * stride];
             let scores = &rest.scores[head * codes..(head + 1) * codes];
-            for (to, &code) in of.iter_mut().zip(rest.codes) {
-                *to = scores[usize::from(code)];
+            if are_in_order {
+                of[..slots].copy_from_slice(scores);
+            } else {
+                for (to, &code) in of.iter_mut().zip(rest.codes) {
+                    *to = scores[usize::from(code)];
+                }
             }
             let largest = scale_scores(s, of, &floor, rest.scale, rest.offsets[head]);
             let (sum, most) = exponentials(s, of, &left, largest);
@@ -108,15 +104,16 @@ impl Weights {
             mark(s, of, &left, limit, &mut matters);
             (all.largest[head], all.sum[head]) = (largest, sum);
         }
-        all.skip(&matters, &left, slots);
+        all.skip(&matters, &left);
         all
     }
 
-    /// Leaves out what does not matter to any query head, if that is much: else reading all in their order is faster, and more exact.
+    /// Leaves out what does not matter to any query head, if that is half or more: else reading all in their order is faster (a cache
+    /// line of quantized numbers is of two slots), and more exact.
     #[inline(always)]
-    fn skip(&mut self, matters: &[u32], left: &[f32], slots: usize) {
+    fn skip(&mut self, matters: &[u32], left: &[f32]) {
         let count: usize = matters.iter().map(|bits| bits.count_ones() as usize).sum();
-        if 3 * count > 2 * slots {
+        if 2 * count > self.slots {
             return;
         }
         let mut chosen = Vec::with_capacity(count);
@@ -141,17 +138,15 @@ impl Weights {
         self.chosen = Some(chosen);
     }
 
-    /// A query head's weights of the slots that are read, from one of them on.
-    #[inline(always)]
-    fn of_sums(&self, head: usize, start: usize, block: &mut [f32]) {
-        match &self.chosen {
-            None => block.copy_from_slice(&self.of[head * self.stride + start..][..BLOCK]),
-            Some(chosen) => {
-                for (weight, &slot) in block.iter_mut().zip(&chosen[start..]) {
-                    *weight = self.of(head, slot as usize);
-                }
+    /// Those of all slots, times their scales: what multiplies their numbers.
+    fn scaled(&self, scales: &[f32]) -> Aligned {
+        let mut scaled = Aligned::zeros(self.of.len());
+        for (to, from) in scaled.chunks_exact_mut(self.stride).zip(self.of.chunks_exact(self.stride)) {
+            for ((to, from), scale) in to.iter_mut().zip(from).zip(scales) {
+                *to = from * scale;
             }
         }
+        scaled
     }
 
     fn of(&self, head: usize, slot: usize) -> f32 {
@@ -173,6 +168,7 @@ fn scale_scores<S: Simd>(s: S, scores: &mut [f32], floor: &[f32], scale: f32, of
 }
 
 /// Replaces numbers by e^{x − largest}; zeros, if that is −∞. Gives the sum of them times what is left, and the largest of those.
+/// (Asking memory meanwhile for where the sums begin gained nothing.)
 #[inline(always)]
 fn exponentials<S: Simd>(s: S, x: &mut [f32], left: &[f32], largest: f32) -> (f32, f32) {
     if largest == f32::NEG_INFINITY {
@@ -200,96 +196,56 @@ fn mark<S: Simd>(s: S, weights: &[f32], left: &[f32], limit: f32, matters: &mut 
     }
 }
 
-/// Attended rows whose values are taken out at a time.
-const TAKEN_OUT: usize = 8 * BLOCK;
-
-/// Takes the values of attended rows out of their codes' sums. A skipped code's weights are zero.
+/// Adds the sums of all slots that are not skipped.
 #[inline(always)]
-fn take_out<S: Simd>(
+fn add_sums<S: Simd, T: Number>(
     s: S,
-    rows: Rows<'_>,
-    positions: &[u32],
-    slots: &[u16],
+    numbers: &[T],
+    scales: Option<&[f32]>,
     weights: &Weights,
-    out: &mut Partial,
+    sums: &mut [f32],
 ) {
-    let width = row_width(rows.head_dim());
-    let mut values = Aligned::zeros(positions.len() * width);
-    match rows.elements() {
-        Elements::F32(rows) => widen_values(s, rows, positions, &mut values, width),
-        Elements::F16(rows) => widen_values(s, rows, positions, &mut values, width),
-        Elements::Bf16(rows) => widen_values(s, rows, positions, &mut values, width),
-    }
-    let fill = |head: usize, start: usize, block: &mut [f32]| {
-        for (weight, &slot) in block.iter_mut().zip(&slots[start..]) {
-            *weight = -weights.of(head, usize::from(slot));
-        }
+    let group = weights.largest.len();
+    let (width, slots) = (sums.len() / group, weights.slots);
+    let Some(chosen) = &weights.chosen else {
+        let scaled = scales.map(|scales| weights.scaled(scales));
+        let weights_of = scaled.as_ref().unwrap_or(&weights.of);
+        strips::add(s, &Strips { numbers, width, slots }, weights_of, weights.stride, sums);
+        return;
     };
-    add_rows(s, &RowSet::new(&values, width, None), &fill, out);
-}
-
-/// The values of the rows at some positions, which attention has just read.
-#[inline(always)]
-fn widen_values<S: Simd, T: Element>(s: S, rows: &[T], positions: &[u32], to: &mut [f32], width: usize) {
-    for (&position, to) in positions.iter().zip(to.chunks_exact_mut(width)) {
-        let value = (2 * position as usize + 1) * width;
-        T::widen(s, &rows[value..value + width], to);
+    let room = numbers.len() / width;
+    let mut chunk = Chunk::new(width, group);
+    for (at, some) in chosen.chunks(CHUNK).enumerate() {
+        for &slot in chosen.iter().skip((at + 1) * CHUNK).take(CHUNK) {
+            for strip in 0..width / STRIP {
+                s.prefetch_l2(numbers[place(strip, room, slot as usize)..].as_ptr().cast());
+            }
+        }
+        for slot in some.iter().map(|&slot| slot as usize) {
+            let scale = scales.map_or(1.0, |scales| scales[slot]);
+            chunk.push(
+                |strip, to| to.copy_from_slice(&numbers[place(strip, room, slot)..][..STRIP]),
+                |head| weights.of(head, slot) * scale,
+            );
+        }
+        chunk.add_to(s, sums);
     }
 }
 
-/// Weights of a block's slots times their scales.
+/// Takes the values of attended rows, which attention has just read, out of their codes' sums. A skipped code's weights are
+/// zero.
 #[inline(always)]
-fn scale_block<'a>(block: &mut [f32], scales: impl Iterator<Item = &'a f32>) {
-    for (weight, scale) in block.iter_mut().zip(scales) {
-        *weight *= scale;
+fn take_out<S: Simd, T: Element>(s: S, rows: &[T], rest: &Rest<'_>, weights: &Weights, sums: &mut [f32]) {
+    let (group, width) = (weights.largest.len(), row_width(rest.rows.head_dim()));
+    let mut chunk = Chunk::new(width, group);
+    for (positions, slots) in rest.boundary.chunks(CHUNK).zip(rest.boundary_slots.chunks(CHUNK)) {
+        for (&position, &slot) in positions.iter().zip(slots) {
+            let value = &rows[(2 * position as usize + 1) * width..][..width];
+            chunk.push(
+                |strip, to| T::widen(s, &value[strip * STRIP..][..STRIP], to),
+                |head| -weights.of(head, usize::from(slot)),
+            );
+        }
+        chunk.add_to(s, sums);
     }
-}
-
-/// Who gives a query head's weights of a block, from a row of a set on. Zeros are there already, for what lies beyond. Called
-/// through a pointer, so that there is one loop for each type of rows.
-type Fill<'a> = &'a dyn Fn(usize, usize, &mut [f32]);
-
-/// Adds some rows, weighted.
-#[inline(never)]
-fn add_rows<S: Simd, T: Element>(s: S, set: &RowSet<'_, T>, fill: Fill<'_>, out: &mut Partial) {
-    s.vectorize(
-        #[inline(always)]
-        || {
-            let (group, width) = (out.largest.len(), row_width(out.head_dim));
-            let mut sums = Aligned::zeros(group * width);
-            let mut weights = Aligned::zeros(group * BLOCK);
-            let tiles = sharing_tiles::<S>(group);
-            let far = AHEAD.div_ceil(set.stride * size_of::<T>()).next_multiple_of(BLOCK);
-            for start in (0..far).step_by(BLOCK) {
-                ask_for_whole(s, set, start);
-            }
-            let mut next = Block::new(set, 0);
-            for start in (0..set.len()).step_by(BLOCK) {
-                let block = std::mem::replace(&mut next, Block::new(set, start + BLOCK));
-                let later = Later::new(set, start + far);
-                let mut lines = later.lines();
-                if block.len < BLOCK {
-                    weights.fill(0.0);
-                }
-                for (head, weights) in weights.chunks_exact_mut(BLOCK).enumerate() {
-                    fill(head, start, weights);
-                }
-                // Behind the last block, what is there already is asked for again.
-                let soon = if next.len > 0 { &next } else { &block };
-                for &(first, tile, share) in &tiles {
-                    let mut ahead = Beside::new(lines, share, soon, 0);
-                    let weights = &weights[first * BLOCK..(first + tile) * BLOCK];
-                    let sums = &mut sums[first * width..(first + tile) * width];
-                    weigh_block(s, &block, &mut ahead, weights, 0, width, sums);
-                    lines = ahead.lines;
-                }
-            }
-            // Neither f32 nor i16 changes the order of elements.
-            for (to, from) in out.values.chunks_exact_mut(out.head_dim).zip(sums.chunks_exact(width)) {
-                for (to, from) in to.iter_mut().zip(from) {
-                    *to += from;
-                }
-            }
-        },
-    );
 }

@@ -20,7 +20,7 @@
 //!
 //! | what | shape | dtype |
 //! |---|---|---|
-//! | sums of values, by slots that codes get as they appear | `[slots, width]` | f32, or i16 with a scale for each slot |
+//! | sums of values, by slots that codes get as they appear, or all codes in their order | `[width / STRIP, room, STRIP]` | f32, or i16 with a scale for each slot |
 //! | scores of all codes | `[group, codes]`, as [`crate::codebook`] leaves them | f32 |
 //! | output | a [`Partial`] that the estimate is added to | f32 |
 //!
@@ -31,9 +31,11 @@
 //! Tolerance: within 1e-5 of the same formula in f64, relative to the largest value, for the sums as stored.
 
 mod estimate;
+mod strips;
 mod sums;
 
 pub(crate) use estimate::attend_rest;
+pub use strips::STRIP;
 pub use sums::ValueSums;
 
 use crate::{
@@ -45,14 +47,15 @@ use crate::{
 /// The share of a softmax's denominator that all skipped codes together may have.
 pub const NEGLIGIBLE: f32 = 1.0 / 65536.0;
 
-/// Sums of values as they lie in memory, `[slots, width]`, see [`row_width`].
+/// Sums of values as they lie in memory: `[width / STRIP, room, STRIP]`, strips of [`STRIP`] columns (see [`row_width`]) of as many
+/// slots as there is room for.
 #[derive(Debug, Clone, Copy)]
 pub enum Sums<'a> {
     /// The sums, where rows are f32.
     F32(&'a [f32]),
     /// Sums as products of integers and their slot's scale, where rows are bf16 or f16.
     Quantized {
-        /// `[slots, width]`
+        /// `[width / STRIP, room, STRIP]`
         numbers: &'a [i16],
         /// `[slots]`
         scales: &'a [f32],
@@ -62,13 +65,14 @@ pub enum Sums<'a> {
 impl Sums<'_> {
     /// Checks the shape.
     fn check(&self, slots: usize, width: usize) -> Result<()> {
-        match self {
-            Self::F32(sums) => expect_len("value sums", sums.len(), slots * width),
+        let len = match self {
+            Self::F32(numbers) => numbers.len(),
             Self::Quantized { numbers, scales } => {
-                expect_len("value sums", numbers.len(), slots * width)?;
-                expect_len("scales of value sums", scales.len(), slots)
+                expect_len("scales of value sums", scales.len(), slots)?;
+                numbers.len()
             }
-        }
+        };
+        expect_len("value sums", len, slots.max(len / width) * width)
     }
 }
 

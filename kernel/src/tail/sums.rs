@@ -11,7 +11,7 @@
 //! number that the code's sum ever had, and less once values are smaller than a step. Relative to the largest sum of sizes: 2e-4
 //! after a thousand additions, 7e-4 after a million to the same code. (bf16 loses 2e-3 by being rounded once.) Of f32 it is 1e-6.
 
-use super::Sums;
+use super::{STRIP, Sums, strips::place};
 use crate::{
     dtype::{Dtype, Elements},
     error::{Error, Result, expect_len},
@@ -32,15 +32,18 @@ pub struct ValueSums {
     head_dim: usize,
     /// `[codes]`
     slots: Vec<u32>,
-    /// The code of each slot, in the order in which codes appeared.
+    /// The code of each slot: in the order in which codes appeared, and once there is room for all, all in their order, so that
+    /// nothing has to be looked up by them.
     codes: Vec<u16>,
     /// How many tokens each slot has.
     tokens: Vec<u32>,
     /// `[slots]`, where numbers are quantized.
     scales: Vec<f32>,
     is_quantized: bool,
-    /// `[slots, width]`, and room for more.
+    /// `[width / STRIP, room, STRIP]`
     numbers: Table,
+    /// Slots that there is room for.
+    room: usize,
 }
 
 impl ValueSums {
@@ -57,6 +60,7 @@ impl ValueSums {
             scales: Vec::new(),
             is_quantized: rows.elements().dtype() != Dtype::F32,
             numbers: Table::zeros(0)?,
+            room: 0,
         })
     }
 
@@ -92,13 +96,7 @@ impl ValueSums {
         let value = (2 * position + 1) * width;
         let value = value..value + self.head_dim;
         match rows.elements() {
-            Elements::F32(all) => {
-                let sums: &mut [f32] = bytemuck::cast_slice_mut(self.numbers.bytes_mut());
-                let turn = turn(self.tokens[slot]);
-                for (sum, &value) in sums[slot * width..].iter_mut().zip(&all[value]) {
-                    *sum = add_evenly(*sum, value, turn);
-                }
-            }
+            Elements::F32(all) => self.add_f32(slot, &all[value]),
             Elements::F16(all) => self.add_quantized(slot, &all[value], f16::to_f32),
             Elements::Bf16(all) => {
                 // Compilers make vectors of it, which they don't of what minds NaN.
@@ -110,21 +108,46 @@ impl ValueSums {
         Ok(())
     }
 
+    #[inline(always)]
+    fn add_f32(&mut self, slot: usize, values: &[f32]) {
+        let (room, turn) = (self.room, turn(self.tokens[slot]));
+        let sums: &mut [f32] = bytemuck::cast_slice_mut(self.numbers.bytes_mut());
+        for (strip, values) in values.chunks(STRIP).enumerate() {
+            for (sum, &value) in sums[place(strip, room, slot)..].iter_mut().zip(values) {
+                *sum = add_evenly(*sum, value, turn);
+            }
+        }
+    }
+
     /// Adds values to a slot's quantized numbers.
     #[inline(always)]
     fn add_quantized<T: Copy>(&mut self, slot: usize, values: &[T], widen: impl Fn(T) -> f32 + Copy) {
+        let (room, turn) = (self.room, turn(self.tokens[slot]));
         let numbers: &mut [i16] = bytemuck::cast_slice_mut(self.numbers.bytes_mut());
-        let numbers = &mut numbers[slot * row_width(self.head_dim)..][..values.len()];
-        let (scale, turn) = (&mut self.scales[slot], turn(self.tokens[slot]));
-        let factor = 1.0 / *scale;
-        let add = |number: i16, value: T| i32::from(number) + nearest(widen(value) * factor + turn);
-        let largest = numbers.iter().zip(values).fold(0, |most, (&n, &value)| most.max(add(n, value).abs()));
-        if largest <= i32::from(i16::MAX) {
-            for (number, &value) in numbers.iter_mut().zip(values) {
-                *number = add(*number, value) as i16;
+        let factor = 1.0 / self.scales[slot];
+        let mut sums = [0_i32; MOST_VALUES];
+        let mut largest = 0;
+        for ((strip, values), sums) in values.chunks(STRIP).enumerate().zip(sums.chunks_mut(STRIP)) {
+            let numbers = &numbers[place(strip, room, slot)..][..STRIP];
+            for ((sum, &number), &value) in sums.iter_mut().zip(numbers).zip(values) {
+                *sum = i32::from(number) + nearest(widen(value) * factor + turn);
+                largest = sum.abs().max(largest);
             }
-        } else {
-            add_rescaled(numbers, scale, turn, values, widen);
+        }
+        if largest > i32::from(i16::MAX) {
+            return add_rescaled(
+                numbers,
+                &mut self.scales[slot],
+                |strip| place(strip, room, slot),
+                turn,
+                values,
+                widen,
+            );
+        }
+        for (strip, sums) in sums[..values.len()].chunks(STRIP).enumerate() {
+            for (number, &sum) in numbers[place(strip, room, slot)..].iter_mut().zip(sums) {
+                *number = sum as i16;
+            }
         }
     }
 
@@ -139,7 +162,16 @@ impl ValueSums {
     #[inline(never)]
     fn new_slot(&mut self, code: u16) -> Result<usize> {
         let slot = self.codes.len();
-        self.make_room(slot + 1)?;
+        if slot == self.room {
+            // Twice as much; or all of it, if that is more than half.
+            let (wanted, all) = ((2 * self.room).max(FIRST_ROOM), self.slots.len());
+            if 2 * wanted > all {
+                self.make_room_for_all()?;
+                return Ok(usize::from(code));
+            }
+            self.numbers = self.moved(wanted, |slot| slot)?;
+            self.room = wanted;
+        }
         self.slots[usize::from(code)] = slot as u32;
         self.codes.push(code);
         self.tokens.push(0);
@@ -147,6 +179,40 @@ impl ValueSums {
             self.scales.push(f32::MIN_POSITIVE);
         }
         Ok(slot)
+    }
+
+    /// Gives all codes slots, in their order.
+    #[inline(never)]
+    fn make_room_for_all(&mut self) -> Result<()> {
+        let all = self.slots.len();
+        self.numbers = self.moved(all, |slot| usize::from(self.codes[slot]))?;
+        self.room = all;
+        let mut tokens = vec![0; all];
+        let mut scales = vec![f32::MIN_POSITIVE; if self.is_quantized { all } else { 0 }];
+        for (slot, &code) in self.codes.iter().enumerate() {
+            tokens[usize::from(code)] = self.tokens[slot];
+            if self.is_quantized {
+                scales[usize::from(code)] = self.scales[slot];
+            }
+        }
+        (self.tokens, self.scales) = (tokens, scales);
+        self.codes = (0..all).map(|code| code as u16).collect();
+        self.slots = (0..all as u32).collect();
+        Ok(())
+    }
+
+    /// The numbers in a table with another room, each slot's in a new place.
+    fn moved(&self, room: usize, new_place: impl Fn(usize) -> usize) -> Result<Table> {
+        let mut numbers = Table::zeros(room * self.slot_bytes())?;
+        let number = self.slot_bytes() / row_width(self.head_dim);
+        for strip in 0..row_width(self.head_dim) / STRIP {
+            for slot in 0..self.codes.len() {
+                let from = &self.numbers.bytes()[place(strip, self.room, slot) * number..][..STRIP * number];
+                let to = place(strip, room, new_place(slot)) * number;
+                numbers.bytes_mut()[to..to + from.len()].copy_from_slice(from);
+            }
+        }
+        Ok(numbers)
     }
 
     /// The code of each slot.
@@ -159,27 +225,12 @@ impl ValueSums {
         &self.tokens
     }
 
-    /// Makes room for so many slots: for twice as many as before, and for all codes if that is more than half of them.
-    fn make_room(&mut self, slots: usize) -> Result<()> {
-        let (room, slot) = (self.numbers.bytes().len(), self.slot_bytes());
-        if slots * slot <= room {
-            return Ok(());
-        }
-        let (wanted, all) = (slots.max(2 * room / slot).max(FIRST_ROOM), self.slots.len());
-        let mut numbers = Table::zeros(if 2 * wanted > all { all } else { wanted } * slot)?;
-        numbers.bytes_mut()[..room].copy_from_slice(self.numbers.bytes());
-        self.numbers = numbers;
-        Ok(())
-    }
-
     /// The sums themselves.
     pub fn sums(&self) -> Sums<'_> {
-        let len = self.codes.len() * row_width(self.head_dim);
         if self.is_quantized {
-            let numbers = &bytemuck::cast_slice(self.numbers.bytes())[..len];
-            Sums::Quantized { numbers, scales: &self.scales }
+            Sums::Quantized { numbers: bytemuck::cast_slice(self.numbers.bytes()), scales: &self.scales }
         } else {
-            Sums::F32(&bytemuck::cast_slice(self.numbers.bytes())[..len])
+            Sums::F32(bytemuck::cast_slice(self.numbers.bytes()))
         }
     }
 
@@ -200,6 +251,9 @@ impl ValueSums {
 
 /// Slots of the first room.
 const FIRST_ROOM: usize = 64;
+
+/// The largest head_dim.
+const MOST_VALUES: usize = 256;
 
 /// A fraction of a last bit for the next of `tokens` additions, from −½ to ½, spread evenly over them.
 fn turn(tokens: u32) -> f32 {
@@ -223,18 +277,20 @@ fn nearest(x: f32) -> i32 {
     (x.clamp(-MOST, MOST) + INTEGERS).to_bits().wrapping_sub(INTEGERS.to_bits()) as i32
 }
 
-/// Adds values with a scale that fits the result.
+/// Adds values with a scale that fits the result; `place` is where each strip of the numbers begins.
 #[cold]
 #[inline(never)]
 fn add_rescaled<T: Copy>(
     numbers: &mut [i16],
     scale: &mut f32,
+    place: impl Fn(usize) -> usize,
     turn: f32,
     values: &[T],
     widen: impl Fn(T) -> f32,
 ) {
     let before = *scale;
-    let sums = numbers.iter().zip(values).map(|(&n, &value)| f32::from(n) * before + widen(value));
+    let at = |i: usize| place(i / STRIP) + i % STRIP;
+    let sums = values.iter().enumerate().map(|(i, &x)| f32::from(numbers[at(i)]) * before + widen(x));
     // NaN is passed over; what is infinite becomes the largest number there is.
     let largest = sums.fold(0.0, |most: f32, sum| most.max(sum.abs())).min(f32::MAX);
     // The power of two that leaves 15 bits of it; 14, where rounding might need the 16th. The scale never falls: a number that was
@@ -243,7 +299,8 @@ fn add_rescaled<T: Copy>(
     let fits = largest < f32::from(i16::MAX) * power;
     *scale = before.max(if fits { power } else { 2.0 * power });
     let (keep, factor) = (before / *scale, 1.0 / *scale);
-    for (number, &value) in numbers.iter_mut().zip(values) {
+    for (i, &value) in values.iter().enumerate() {
+        let number = &mut numbers[at(i)];
         let rounded = nearest(f32::from(*number) * keep + (widen(value) * factor + turn));
         *number = rounded.clamp(-i32::from(i16::MAX), i32::from(i16::MAX)) as i16;
     }
@@ -263,15 +320,14 @@ mod tests {
 
     /// `[slots, HEAD_DIM]`
     fn to_f32(sums: &ValueSums) -> Vec<f32> {
-        match sums.sums() {
-            Sums::F32(sums) => sums.to_vec(),
-            Sums::Quantized { numbers, scales } => {
-                let of_slot = numbers.chunks_exact(HEAD_DIM).zip(scales);
-                of_slot
-                    .flat_map(|(numbers, &scale)| numbers.iter().map(move |&x| f32::from(x) * scale))
-                    .collect()
+        let number = |slot: usize, i: usize| {
+            let at = place(i / STRIP, sums.room, slot) + i % STRIP;
+            match sums.sums() {
+                Sums::F32(numbers) => numbers[at],
+                Sums::Quantized { numbers, scales } => f32::from(numbers[at]) * scales[slot],
             }
-        }
+        };
+        (0..sums.codes().len()).flat_map(|slot| (0..HEAD_DIM).map(move |i| number(slot, i))).collect()
     }
 
     /// The largest error of many additions to one sum, relative to the largest sum of sizes; `value` is by element and number.
@@ -284,7 +340,7 @@ mod tests {
         }
         let row = 2 * row_width(HEAD_DIM);
         let stored = rows.rows().elements().to_f32();
-        let mut sums = ValueSums::new(3, rows.rows()).unwrap();
+        let mut sums = ValueSums::new(1000, rows.rows()).unwrap();
         let (mut exact, mut sizes) = ([0.0; HEAD_DIM], [0.0; HEAD_DIM]);
         for number in 0..additions {
             let position = number as usize % KINDS;
@@ -332,7 +388,7 @@ mod tests {
             let values: Vec<f32> = odd.iter().copied().cycle().take(HEAD_DIM).collect();
             let mut rows = KvRows::new(dtype, HEAD_DIM, 2).unwrap();
             rows.append(&[0.0; 2 * HEAD_DIM], &[&values[..], &[1.0; HEAD_DIM]].concat()).unwrap();
-            let mut sums = ValueSums::new(2, rows.rows()).unwrap();
+            let mut sums = ValueSums::new(1000, rows.rows()).unwrap();
             for position in [0, 0, 1, 0, 1] {
                 sums.add(0, rows.rows(), position).unwrap();
                 sums.add(1, rows.rows(), 1).unwrap();
@@ -343,20 +399,33 @@ mod tests {
 
     #[test]
     fn sums_move_to_larger_rooms_whole() {
-        for dtype in [Dtype::F32, Dtype::Bf16] {
+        for (dtype, codes, are_in_order) in
+            [(Dtype::F32, 700, true), (Dtype::Bf16, 700, true), (Dtype::Bf16, 9000, false)]
+        {
             let mut rows = KvRows::new(dtype, HEAD_DIM, 700).unwrap();
-            let mut sums = ValueSums::new(700, rows.rows()).unwrap();
-            for position in 0..700 {
+            let mut sums = ValueSums::new(codes, rows.rows()).unwrap();
+            let code_of = |position: usize| (position * 3 % 700) as u16;
+            for position in 0..690 {
                 rows.append(&[0.0; HEAD_DIM], &[position as f32 + 0.5; HEAD_DIM]).unwrap();
-                sums.add((position * 3 % 700) as u16, rows.rows(), position).unwrap();
-                sums.add((position * 3 % 700) as u16, rows.rows(), position).unwrap();
+                sums.add(code_of(position), rows.rows(), position).unwrap();
+                sums.add(code_of(position), rows.rows(), position).unwrap();
             }
             let stored = rows.rows().elements().to_f32();
-            for (position, sum) in to_f32(&sums).chunks_exact(HEAD_DIM).enumerate() {
+            let mut want = vec![0.0; codes];
+            for position in 0..690 {
                 // Twice a number of bf16 is one.
-                assert_eq!(sum[0], 2.0 * stored[(2 * position + 1) * HEAD_DIM], "{dtype}: {position}");
+                want[usize::from(code_of(position))] = 2.0 * stored[(2 * position + 1) * HEAD_DIM];
             }
-            assert!(sums.bytes() < 700 * (4 * HEAD_DIM + 20));
+            let got = to_f32(&sums);
+            assert_eq!(sums.codes().len(), if are_in_order { codes } else { 690 });
+            for (slot, &code) in sums.codes().iter().enumerate() {
+                assert!(!are_in_order || usize::from(code) == slot);
+                assert_eq!(got[slot * HEAD_DIM], want[usize::from(code)], "{dtype}: {code}");
+                assert_eq!(sums.tokens()[slot], if got[slot * HEAD_DIM] > 0.0 { 2 } else { 0 });
+            }
+            assert!(
+                sums.bytes() < sums.codes().len() * (4 * HEAD_DIM + 20) + 1024 * 2 * HEAD_DIM + 4 * codes
+            );
         }
     }
 
@@ -364,7 +433,7 @@ mod tests {
     fn codes_get_slots_as_they_appear() {
         let mut rows = KvRows::new(Dtype::Bf16, HEAD_DIM, 4).unwrap();
         rows.append(&[0.0; 2 * HEAD_DIM], &[[1.0; HEAD_DIM], [2.5; HEAD_DIM]].concat()).unwrap();
-        let mut sums = ValueSums::new(10, rows.rows()).unwrap();
+        let mut sums = ValueSums::new(1000, rows.rows()).unwrap();
         for (code, position) in [(7, 0), (3, 1), (7, 1)] {
             sums.add(code, rows.rows(), position).unwrap();
         }
