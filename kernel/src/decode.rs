@@ -222,12 +222,23 @@ impl RestScratch {
         self.left.clear();
         self.boundary.clear();
         self.boundary_slots.clear();
-        for (slot, (&code, &tokens)) in sums.codes().iter().zip(sums.tokens()).enumerate() {
-            let taken = prefixes[usize::from(code)];
-            self.left.push(tokens - taken);
-            if (1..tokens).contains(&taken) {
-                index.copy_prefix(usize::from(code), taken, &mut self.boundary);
-                self.boundary_slots.resize(self.boundary.len(), slot as u16);
+        if sums.codes().len() == index.codes() {
+            // All codes, in their order.
+            self.left.extend(sums.tokens().iter().zip(prefixes).map(|(tokens, taken)| tokens - taken));
+        } else {
+            let slots = sums.codes().iter().zip(sums.tokens());
+            self.left.extend(slots.map(|(&code, tokens)| tokens - prefixes[usize::from(code)]));
+        }
+        // Few codes are taken in part: most runs of sixteen are passed over at once.
+        let is_part = |(left, tokens): (&u32, &u32)| (*left != 0) & (left != tokens);
+        for (run, (left, tokens)) in self.left.chunks(16).zip(sums.tokens().chunks(16)).enumerate() {
+            if !left.iter().zip(tokens).fold(false, |any, slot| any | is_part(slot)) {
+                continue;
+            }
+            for (i, slot) in left.iter().zip(tokens).enumerate().filter(|(_, slot)| is_part(*slot)) {
+                let (at, taken) = (run * 16 + i, slot.1 - slot.0);
+                index.copy_prefix(usize::from(sums.codes()[at]), taken, &mut self.boundary);
+                self.boundary_slots.resize(self.boundary.len(), at as u16);
             }
         }
     }

@@ -101,7 +101,7 @@ struct CacheLine([f32; 16]);
 
 /// Numbers that begin with a cache line. Where the allocator puts them, which is at sixteen bytes as a rule, every load of a
 /// register as wide as a line would touch two: matrix products and dense decode took a tenth longer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Aligned {
     lines: Vec<CacheLine>,
     len: usize,
@@ -111,6 +111,12 @@ impl Aligned {
     /// So many zeros.
     pub(crate) fn zeros(len: usize) -> Self {
         Self { lines: vec![CacheLine([0.0; 16]); len.div_ceil(16)], len }
+    }
+
+    /// Makes it so many numbers, whatever they are.
+    pub(crate) fn resize(&mut self, len: usize) {
+        self.lines.resize(len.div_ceil(16), CacheLine([0.0; 16]));
+        self.len = len;
     }
 }
 

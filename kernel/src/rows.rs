@@ -114,7 +114,7 @@ fn products_with<S: Simd, T: Element, P: Prefetch, const FULL: bool>(
     width: usize,
     products: &mut [f32],
 ) {
-    with_tile_width!(S, products.len() / BLOCK, H => {
+    with_tile_width!(S::TILE_QUERIES, products.len() / BLOCK, H => {
         // Sums of a tile fill about half the registers; the rows, widened, and the queries need the rest.
         match (S::REGISTERS >= 32, H) {
             (true, 1 | 2) if T::multiplies_pairs::<S>() => {

@@ -30,8 +30,6 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     /// Whether pairs of bf16 are multiplied without widening them: then the methods from [`Simd::load_bf16_operand`] to
     /// [`Simd::bf16_value_place`] are overridden.
     const MULTIPLIES_BF16: bool = false;
-    /// An n low enough for x · 2^n to be 0 for all x up to 2; it may be undefined below.
-    const VANISHING_POWER: f32 = -127.0;
 
     /// Runs `work` compiled for this instruction set. Everything in it must be inlined into it.
     fn vectorize<R>(self, work: impl FnOnce() -> R) -> R;
@@ -58,7 +56,7 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// The nearest integer, ties to even, for |x| < 2^22.
     fn round(self, x: Self::F32) -> Self::F32;
-    /// x · 2^n for integral n up to 128, where 2^n may count as infinite, and from [`Simd::VANISHING_POWER`] on.
+    /// x · 2^n for x from ½ to 2 and integral n from −125 to 128, where 2^n may count as infinite; 0 for n of −126.
     fn scale_by_power_of_two(self, x: Self::F32, n: Self::F32) -> Self::F32;
     /// 2·LANES bf16 numbers as f32: the ones at even places, the ones at odd places.
     fn load_bf16_even_odd(self, from: &[bf16]) -> [Self::F32; 2];
@@ -90,12 +88,14 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
         [self.reduce_add(a), self.reduce_add(b), self.reduce_add(c), self.reduce_add(d)]
     }
 
-    /// e^x; −inf gives 0. Error below 4 units in the last place; results below the normal range are 0 or rounded more,
-    /// those above 2^127.5 may be infinite.
+    /// e^x; −inf gives 0. Error below 4 units in the last place; results below 2^−125.5 are 0, those above 2^127.5 may be infinite.
+    ///
+    /// Nothing is ever below the normal range: each operation with such numbers takes Intel's processors some 150 cycles, and
+    /// scores far below the largest are what attention is full of.
     #[inline(always)]
     fn exp(self, x: Self::F32) -> Self::F32 {
         // Beyond these bounds the result is 0 or infinite anyway.
-        let lowest = Self::VANISHING_POWER * std::f32::consts::LN_2;
+        let lowest = -126.0 * std::f32::consts::LN_2;
         let x = self.min(self.max(x, self.splat(lowest)), self.splat(88.8));
         let n = self.round(self.mul(x, self.splat(std::f32::consts::LOG2_E)));
         // x − n·ln 2 in two steps, the first of them exact: 0.693359375 has nine significant bits.

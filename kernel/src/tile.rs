@@ -33,7 +33,7 @@ pub(crate) fn prepare_queries<'q, S: Simd, T: Element>(
     let stride = operands.len() / count.max(1);
     let block = 2 * S::LANES;
     let mut queries = queries;
-    for (first, tile) in query_tiles::<S>(count) {
+    for (first, tile) in query_tiles(count, S::TILE_QUERIES) {
         let operands = &mut operands[first * stride..(first + tile) * stride];
         for (h, query) in queries.by_ref().take(tile).enumerate() {
             for (b, to) in operands.chunks_exact_mut(tile * block).enumerate() {
@@ -108,9 +108,9 @@ pub(crate) fn reduce<S: Simd, const R: usize, const H: usize>(s: S, sums: [[S::F
     out
 }
 
-/// Splits `queries` into tiles of nearly equal size, none above [`Simd::TILE_QUERIES`]: (first, how many).
-pub(crate) fn query_tiles<S: Simd>(queries: usize) -> impl Iterator<Item = (usize, usize)> {
-    let tiles = queries.div_ceil(S::TILE_QUERIES);
+/// Splits `queries` into tiles of nearly equal size, none above `most`: (first, how many).
+pub(crate) fn query_tiles(queries: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let tiles = queries.div_ceil(most);
     (0..tiles).map(move |t| {
         let (from, to) = (t * queries / tiles, (t + 1) * queries / tiles);
         (from, to - from)
@@ -120,17 +120,16 @@ pub(crate) fn query_tiles<S: Simd>(queries: usize) -> impl Iterator<Item = (usiz
 /// The tiles of queries that go over the same rows one after the other, and the turns in which each asks memory for
 /// what is ahead: (first, how many, share).
 pub(crate) fn sharing_tiles<S: Simd>(queries: usize) -> Vec<(usize, usize, Share)> {
-    let tiles = query_tiles::<S>(queries).count();
-    let numbered = query_tiles::<S>(queries).enumerate();
+    let tiles = query_tiles(queries, S::TILE_QUERIES).count();
+    let numbered = query_tiles(queries, S::TILE_QUERIES).enumerate();
     numbered.map(|(number, (first, count))| (first, count, Share::new(number, tiles))).collect()
 }
 
-/// Calls `$body` with `$H` a constant equal to `$count`, which is at least 1 and no more than [`Simd::TILE_QUERIES`] of
-/// `$S`.
+/// Calls `$body` with `$H` a constant equal to `$count`, which is at least 1 and no more than the constant `$most`, 4 or 5.
 macro_rules! with_tile_width {
-    ($S:ident, $count:expr, $H:ident => $body:expr) => {
+    ($most:expr, $count:expr, $H:ident => $body:expr) => {
         match $count {
-            5 if $S::TILE_QUERIES == 5 => {
+            5 if $most == 5 => {
                 const $H: usize = 5;
                 $body
             }

@@ -193,8 +193,9 @@ impl Sequence {
         (out, out_sizes)
     }
 
-    /// How exact the estimate is. Beside bf16 and f16 rows sums of values are rounded to bf16; what that leaves of a code counts
-    /// as often more as it has more tokens than are left out.
+    /// How exact the estimate is. Beside bf16 and f16 rows sums of values are quantized, to steps of 2⁻¹⁴ of the largest at most, some of
+    /// them off, and other numbers of a sum may be a few times smaller; what that leaves of a code counts as often more as it has
+    /// more tokens than are left out.
     fn tail_tolerance(&self, want: &Retrieved) -> f64 {
         let Some(sums) = self.index.sums() else { return 0.0 };
         let mut left: HashMap<u16, u32> =
@@ -206,7 +207,7 @@ impl Sequence {
         let shares = sums.codes().iter().zip(sums.tokens()).filter(|(code, _)| left[code] > 0);
         let most =
             shares.map(|(code, &tokens)| f64::from(tokens) / f64::from(left[code])).fold(0.0, f64::max);
-        let rounding = if self.dtype == Dtype::F32 { 8.0 * ROUNDING } else { 2_f64.powi(-8) };
+        let rounding = if self.dtype == Dtype::F32 { 8.0 * ROUNDING } else { 2_f64.powi(-10) };
         most * rounding + 2.0 * f64::from(NEGLIGIBLE)
     }
 }

@@ -165,9 +165,16 @@ fn exponentials_below_one_are_accurate_down_to_zero() {
             let want = softmax(&[f64::from(x), 0.0]);
             let error = (f64::from(got[0]) - want[0]).abs();
             assert!(
-                error <= EXPONENTIAL * want[0] + f64::from(f32::MIN_POSITIVE),
+                error <= EXPONENTIAL * want[0] + 2.0 * f64::from(f32::MIN_POSITIVE),
                 "{}: e^{x} is off by {error:e}",
                 kernels.name()
+            );
+            // Operations with what is below the normal range take very long.
+            assert!(
+                got[0] == 0.0 || got[0] >= f32::MIN_POSITIVE,
+                "{}: e^{x} is {:e}",
+                kernels.name(),
+                got[0]
             );
         }
     });

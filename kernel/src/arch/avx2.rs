@@ -91,9 +91,11 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn scale_by_power_of_two(self, x: __m256, n: __m256) -> __m256 {
+        // 2x · 2^(n−1): the exponent of the lowest factor is that of 0.
         let biased =
-            self.avx2._mm256_add_epi32(self.avx._mm256_cvtps_epi32(n), self.avx._mm256_set1_epi32(127));
-        self.avx._mm256_mul_ps(x, self.avx._mm256_castsi256_ps(self.avx2._mm256_slli_epi32::<23>(biased)))
+            self.avx2._mm256_add_epi32(self.avx._mm256_cvtps_epi32(n), self.avx._mm256_set1_epi32(126));
+        let factor = self.avx._mm256_castsi256_ps(self.avx2._mm256_slli_epi32::<23>(biased));
+        self.avx._mm256_mul_ps(self.avx._mm256_add_ps(x, x), factor)
     }
 
     #[inline(always)]

@@ -24,7 +24,6 @@ macro_rules! avx512_methods {
         const REGISTERS: usize = 32;
         const TILE_QUERIES: usize = 5;
         // Scaling goes down through the subnormal numbers, of which 2^-149 is the last.
-        const VANISHING_POWER: f32 = -152.0;
 
         #[inline(always)]
         fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {
@@ -93,7 +92,9 @@ macro_rules! avx512_methods {
 
         #[inline(always)]
         fn scale_by_power_of_two(self, x: Self::F32, n: Self::F32) -> Self::F32 {
-            self.avx512f._mm512_scalef_ps(x, n)
+            let lowest = self.avx512f._mm512_set1_ps(-126.0);
+            let is_left = self.avx512f._mm512_cmp_ps_mask::<{ std::arch::x86_64::_CMP_GT_OQ }>(n, lowest);
+            self.avx512f._mm512_maskz_scalef_ps(is_left, x, n)
         }
 
         #[inline(always)]

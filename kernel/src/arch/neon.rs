@@ -3,10 +3,10 @@
 use crate::simd::Simd;
 use std::arch::aarch64::{
     float32x4_t, vaddq_f32, vaddq_s32, vaddq_u32, vaddvq_f32, vaddvq_u32, vandq_u32, vcgeq_f32, vcvt_f32_f16,
-    vcvtnq_s32_f32, vdivq_f32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u32, vfmaq_f32, vld1_u16, vld1q_f32,
-    vld1q_u16, vld1q_u32, vmaxq_f32, vmaxvq_f32, vminq_f32, vmulq_f32, vpaddq_f32, vreinterpret_f16_u16,
-    vreinterpretq_f32_s32, vreinterpretq_f32_u32, vreinterpretq_u32_f32, vreinterpretq_u32_u16, vrndnq_f32,
-    vshlq_n_s32, vshlq_n_u32, vst1q_f32, vsubq_f32,
+    vcvtnq_s32_f32, vcvtq_f32_s32, vdivq_f32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u32, vfmaq_f32, vld1_s16,
+    vld1_u16, vld1q_f32, vld1q_u16, vld1q_u32, vmaxq_f32, vmaxvq_f32, vminq_f32, vmovl_s16, vmulq_f32,
+    vpaddq_f32, vreinterpret_f16_u16, vreinterpretq_f32_s32, vreinterpretq_f32_u32, vreinterpretq_u32_f32,
+    vreinterpretq_u32_u16, vrndnq_f32, vshlq_n_s32, vshlq_n_u32, vst1q_f32, vsubq_f32,
 };
 
 pulp::simd_type! {
@@ -52,9 +52,10 @@ macro_rules! neon_methods {
             max(a, b) = vmaxq_f32(a, b);
             min(a, b) = vminq_f32(a, b);
             round(x) = vrndnq_f32(x);
+            // 2x · 2^(n−1): the exponent of the lowest factor is that of 0.
             scale_by_power_of_two(x, n) = vmulq_f32(
-                x,
-                vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)))),
+                vaddq_f32(x, x),
+                vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(126)))),
             );
         }
 

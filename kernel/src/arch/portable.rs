@@ -80,8 +80,9 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn scale_by_power_of_two(self, x: f32x8, n: f32x8) -> f32x8 {
-        let exponent: i32x8 = n.fast_round_int() + i32x8::splat(127);
-        x * cast::<i32x8, f32x8>(exponent << 23)
+        // 2x · 2^(n−1): the exponent of the lowest factor is that of 0.
+        let exponent: i32x8 = n.fast_round_int() + i32x8::splat(126);
+        (x + x) * cast::<i32x8, f32x8>(exponent << 23)
     }
 
     #[inline(always)]

@@ -20,7 +20,7 @@ pub(super) fn weigh_block<S: Simd, T: Element, P: Prefetch>(
     width: usize,
     sums: &mut [f32],
 ) {
-    with_tile_width!(S, weights.len() / BLOCK, H => {
+    with_tile_width!(S::TILE_QUERIES, weights.len() / BLOCK, H => {
         // Two blocks of columns at once where registers hold the sums: a row's weights are then loaded half as often.
         let mut at = 0;
         if S::REGISTERS >= 32 {

@@ -102,7 +102,7 @@ fn encode_typed<S: Simd, T: Element>(s: S, book: &Codebook, table: &[T], keys: &
                 let mut best = [Best::default(); KEYS];
                 for start in (0..book.codes).step_by(BLOCK) {
                     let block = Block::new(&set, start);
-                    for (first, tile) in query_tiles::<S>(codes.len()) {
+                    for (first, tile) in query_tiles(codes.len(), S::TILE_QUERIES) {
                         let products = &mut products[..tile * BLOCK];
                         block_products(
                             s,

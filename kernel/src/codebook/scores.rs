@@ -74,7 +74,7 @@ fn scores_typed<S: Simd, T: Element>(
             for start in (0..book.codes + BLOCK).step_by(BLOCK) {
                 let block = Block::new(&set, start);
                 norms[..block.len].copy_from_slice(&half_norms[start.min(book.codes)..][..block.len]);
-                for (first, tile) in query_tiles::<S>(count) {
+                for (first, tile) in query_tiles(count, S::TILE_QUERIES) {
                     let products = &mut products[first * BLOCK..(first + tile) * BLOCK];
                     let operands = &operands[first * stride..];
                     block_products(s, &block, &mut { AHEAD }, operands, width, Precision::Full, products);

@@ -20,7 +20,7 @@ pub(super) fn product<S: Simd, T: Element>(
     operands: &[f32],
     out: &mut [f32],
 ) {
-    with_tile_width!(S, inputs.count, H => {
+    with_tile_width!(S::TILE_QUERIES, inputs.count, H => {
         match (S::REGISTERS >= 32, H) {
             (true, _) | (false, 1) => all_rows::<S, T, 4, H>(s, elements, (inputs.cols, operands), out),
             (false, _) => all_rows::<S, T, 2, H>(s, elements, (inputs.cols, operands), out),

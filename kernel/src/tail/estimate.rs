@@ -11,6 +11,10 @@ use crate::{
     memory::Aligned,
     simd::Simd,
 };
+use std::cell::Cell;
+
+/// Taken off all weights, of which 1 is the largest: 2⁻⁶⁴.
+const LEAST_WEIGHT: f32 = 1.0 / 18_446_744_073_709_551_616.0;
 
 /// Slots whose marks are the bits of a word.
 const BLOCK: usize = u32::BITS as usize;
@@ -21,18 +25,22 @@ pub(crate) fn attend_rest<S: Simd>(s: S, rest: &Rest<'_>, out: &mut Partial) -> 
     if rest.codes.is_empty() {
         return 0;
     }
-    let weights = Weights::new(s, rest, out);
+    let mut memory = MEMORY.take();
+    let mut weights = Weights::new(s, rest, out, &mut memory);
     let (group, head_dim) = (rest.offsets.len(), rest.rows.head_dim());
     let width = row_width(head_dim);
     let mut sums = Aligned::zeros(group * width);
-    match rest.sums {
-        Sums::F32(numbers) => add_sums(s, numbers, None, &weights, &mut sums),
-        Sums::Quantized { numbers, scales } => add_sums(s, numbers, Some(scales), &weights, &mut sums),
-    }
     match rest.rows.elements() {
         Elements::F32(rows) => take_out(s, rows, rest, &weights, &mut sums),
         Elements::F16(rows) => take_out(s, rows, rest, &weights, &mut sums),
         Elements::Bf16(rows) => take_out(s, rows, rest, &weights, &mut sums),
+    }
+    match rest.sums {
+        Sums::F32(numbers) => add_sums(s, numbers, &weights, &mut sums),
+        Sums::Quantized { numbers, scales } => {
+            weights.scale(scales);
+            add_sums(s, numbers, &weights, &mut sums);
+        }
     }
     let mut tail = Partial::default();
     tail.reset(group, head_dim);
@@ -42,14 +50,32 @@ pub(crate) fn attend_rest<S: Simd>(s: S, rest: &Rest<'_>, out: &mut Partial) -> 
         to.copy_from_slice(&from[..head_dim]);
     }
     out.merge_same(&tail);
-    weights.chosen.as_ref().map_or(rest.codes.len(), Vec::len)
+    let read = weights.chosen.as_ref().map_or(rest.codes.len(), Vec::len);
+    MEMORY.set(memory);
+    read
+}
+
+/// What is computed for each slot.
+#[derive(Default)]
+struct Memory {
+    /// `[group, stride]`: estimates, then weights.
+    of: Aligned,
+    /// `[stride]`: what is left.
+    left: Aligned,
+    /// `[stride]`: −∞ where nothing is left, else 0.
+    floor: Aligned,
+}
+
+thread_local! {
+    /// Kept, because pages that are given back cost a fault each: a tenth of the time.
+    static MEMORY: Cell<Memory> = Cell::default();
 }
 
 /// e^{ŝ − largest ŝ} of every slot that something is left of.
-struct Weights {
+struct Weights<'a> {
     slots: usize,
     /// `[group, stride]`, zero for what is skipped.
-    of: Aligned,
+    of: &'a mut [f32],
     stride: usize,
     /// `[group]`
     largest: Vec<f32>,
@@ -59,22 +85,25 @@ struct Weights {
     chosen: Option<Vec<u32>>,
 }
 
-impl Weights {
+impl<'a> Weights<'a> {
     #[inline(always)]
-    fn new<S: Simd>(s: S, rest: &Rest<'_>, attended: &Partial) -> Self {
+    fn new<S: Simd>(s: S, rest: &Rest<'_>, attended: &Partial, memory: &'a mut Memory) -> Self {
         let (slots, group) = (rest.codes.len(), rest.offsets.len());
         // Whole blocks, so that these are what is weighed where nothing is skipped.
         let stride = slots.next_multiple_of(BLOCK);
+        memory.of.resize(group * stride);
+        memory.left.resize(stride);
+        memory.floor.resize(stride);
+        let Memory { of, left, floor } = memory;
         let mut all = Self {
             slots,
-            of: Aligned::zeros(group * stride),
+            of,
             stride,
             largest: vec![f32::NEG_INFINITY; group],
             sum: vec![0.0; group],
             chosen: None,
         };
-        // What is left, and −∞ where nothing is.
-        let (mut left, mut floor) = (Aligned::zeros(stride), Aligned::zeros(stride));
+        left[slots..].fill(0.0);
         for (to, &from) in left.iter_mut().zip(rest.left) {
             *to = from as f32;
         }
@@ -89,6 +118,7 @@ impl Weights {
         for head in 0..group {
             let of = &mut all.of[head * stride..(head + 1) * stride];
             let scores = &rest.scores[head * codes..(head + 1) * codes];
+            of[slots..].fill(0.0);
             if are_in_order {
                 of[..slots].copy_from_slice(scores);
             } else {
@@ -96,15 +126,15 @@ impl Weights {
                     *to = scores[usize::from(code)];
                 }
             }
-            let largest = scale_scores(s, of, &floor, rest.scale, rest.offsets[head]);
-            let (sum, most) = exponentials(s, of, &left, largest);
+            let largest = scale_scores(s, of, floor, rest.scale, rest.offsets[head]);
+            let (sum, most) = exponentials(s, of, left, largest);
             let attended = attended.sum[head] * (attended.largest[head] - largest).exp();
             // Nothing at all never matters.
             let limit = (NEGLIGIBLE / slots as f32 * attended.max(most)).max(f32::MIN_POSITIVE);
-            mark(s, of, &left, limit, &mut matters);
+            mark(s, of, left, limit, &mut matters);
             (all.largest[head], all.sum[head]) = (largest, sum);
         }
-        all.skip(&matters, &left);
+        all.skip(&matters, left);
         all
     }
 
@@ -138,15 +168,13 @@ impl Weights {
         self.chosen = Some(chosen);
     }
 
-    /// Those of all slots, times their scales: what multiplies their numbers.
-    fn scaled(&self, scales: &[f32]) -> Aligned {
-        let mut scaled = Aligned::zeros(self.of.len());
-        for (to, from) in scaled.chunks_exact_mut(self.stride).zip(self.of.chunks_exact(self.stride)) {
-            for ((to, from), scale) in to.iter_mut().zip(from).zip(scales) {
-                *to = from * scale;
+    /// Multiplies them by their slots' scales: then they are what multiplies the numbers.
+    fn scale(&mut self, scales: &[f32]) {
+        for weights in self.of.chunks_exact_mut(self.stride) {
+            for (weight, scale) in weights.iter_mut().zip(scales) {
+                *weight *= scale;
             }
         }
-        scaled
     }
 
     fn of(&self, head: usize, slot: usize) -> f32 {
@@ -176,9 +204,13 @@ fn exponentials<S: Simd>(s: S, x: &mut [f32], left: &[f32], largest: f32) -> (f3
         return (0.0, 0.0);
     }
     let reference = s.splat(largest);
+    for x in x.chunks_exact_mut(S::LANES) {
+        s.store(s.exp(s.sub(s.load(x), reference)), x);
+    }
     let (mut sum, mut most) = (s.splat(0.0), s.splat(0.0));
     for (x, left) in x.chunks_exact_mut(S::LANES).zip(left.chunks_exact(S::LANES)) {
-        let weight = s.exp(s.sub(s.load(x), reference));
+        // What this leaves, times a scale, is in the range of f32 where values are; none that it changes matters.
+        let weight = s.max(s.sub(s.load(x), s.splat(LEAST_WEIGHT)), s.splat(0.0));
         s.store(weight, x);
         let mass = s.mul(weight, s.load(left));
         (sum, most) = (s.add(sum, mass), s.max(most, mass));
@@ -198,19 +230,11 @@ fn mark<S: Simd>(s: S, weights: &[f32], left: &[f32], limit: f32, matters: &mut 
 
 /// Adds the sums of all slots that are not skipped.
 #[inline(always)]
-fn add_sums<S: Simd, T: Number>(
-    s: S,
-    numbers: &[T],
-    scales: Option<&[f32]>,
-    weights: &Weights,
-    sums: &mut [f32],
-) {
+fn add_sums<S: Simd, T: Number>(s: S, numbers: &[T], weights: &Weights<'_>, sums: &mut [f32]) {
     let group = weights.largest.len();
     let (width, slots) = (sums.len() / group, weights.slots);
     let Some(chosen) = &weights.chosen else {
-        let scaled = scales.map(|scales| weights.scaled(scales));
-        let weights_of = scaled.as_ref().unwrap_or(&weights.of);
-        strips::add(s, &Strips { numbers, width, slots }, weights_of, weights.stride, sums);
+        strips::add(s, &Strips { numbers, width, slots }, weights.of, weights.stride, sums);
         return;
     };
     let room = numbers.len() / width;
@@ -222,10 +246,9 @@ fn add_sums<S: Simd, T: Number>(
             }
         }
         for slot in some.iter().map(|&slot| slot as usize) {
-            let scale = scales.map_or(1.0, |scales| scales[slot]);
             chunk.push(
                 |strip, to| to.copy_from_slice(&numbers[place(strip, room, slot)..][..STRIP]),
-                |head| weights.of(head, slot) * scale,
+                |head| weights.of(head, slot),
             );
         }
         chunk.add_to(s, sums);
@@ -235,7 +258,7 @@ fn add_sums<S: Simd, T: Number>(
 /// Takes the values of attended rows, which attention has just read, out of their codes' sums. A skipped code's weights are
 /// zero.
 #[inline(always)]
-fn take_out<S: Simd, T: Element>(s: S, rows: &[T], rest: &Rest<'_>, weights: &Weights, sums: &mut [f32]) {
+fn take_out<S: Simd, T: Element>(s: S, rows: &[T], rest: &Rest<'_>, weights: &Weights<'_>, sums: &mut [f32]) {
     let (group, width) = (weights.largest.len(), row_width(rest.rows.head_dim()));
     let mut chunk = Chunk::new(width, group);
     for (positions, slots) in rest.boundary.chunks(CHUNK).zip(rest.boundary_slots.chunks(CHUNK)) {

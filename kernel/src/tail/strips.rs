@@ -11,7 +11,7 @@ use crate::{
     tile::{query_tiles, with_tile_width},
 };
 
-/// Columns of a strip: one register of the widest instruction set, and few enough for the sums of five queries to fit sixteen
+/// Columns of a strip: one register of the widest instruction set, and few enough for the sums of four queries to fit sixteen
 /// registers of eight lanes.
 pub const STRIP: usize = 16;
 
@@ -82,10 +82,10 @@ pub(super) fn add<S: Simd, T: Number>(
             while at < width / STRIP {
                 let left = width / STRIP - at;
                 let many = S::REGISTERS >= 32 && S::LANES == STRIP && left >= 4;
-                for (first, tile) in query_tiles::<S>(group) {
+                for (first, tile) in query_tiles(group, most_queries::<S>()) {
                     let weights = &weights[first * stride..(first + tile) * stride];
                     let sums = &mut sums[first * width..(first + tile) * width];
-                    with_tile_width!(S, tile, H => {
+                    with_tile_width!(most_queries::<S>(), tile, H => {
                         if many {
                             add_strips::<S, T, 4, H>(s, strips, at, weights, stride, sums);
                         } else {
@@ -97,6 +97,11 @@ pub(super) fn add<S: Simd, T: Number>(
             }
         },
     );
+}
+
+/// Most queries of a tile. Five would do with sixteen registers, were it not that compilers load the weights of all first.
+const fn most_queries<S: Simd>() -> usize {
+    if S::REGISTERS >= 32 { S::TILE_QUERIES } else { 4 }
 }
 
 /// `K` strips from strip `at` on, for `H` queries, whose sums stay in registers.
