@@ -33,7 +33,8 @@
 //! let kernels = a2ats_kernel::select()?;
 //! let book = Codebook::new(&wave(1, codes * head_dim), &identity, head_dim, Dtype::Bf16)?;
 //! let mut rows = KvRows::new(Dtype::Bf16, head_dim, 4096)?;
-//! let mut index = HeadIndex::new(codes, Sparsity::default())?;
+//! let sparsity = Sparsity::default();
+//! let mut index = HeadIndex::new(codes, sparsity)?;
 //! let mut scratch = StepScratch::default();
 //! let mut out = vec![0.0; group * head_dim];
 //!
@@ -41,13 +42,19 @@
 //! for position in 0..1000 {
 //!     let (key, value, queries) = (wave(position, 64), wave(position + 7, 64), wave(position + 13, 128));
 //!     let here = Rotation::new(position, &frequencies);
-//!     let (mut rotated_key, mut rotated, mut windowed) = (key.clone(), queries.clone(), queries);
+//!     let (mut rotated_key, mut rotated, mut windowed) = (key.clone(), queries.clone(), queries.clone());
 //!     kernels.rotate(&mut rotated_key, &here)?;
 //!     kernels.rotate(&mut rotated, &here)?;
 //!     kernels.rotate(&mut windowed, &relative)?;
+//!     let mut averaged = Vec::new();
+//!     if let Some(average) = sparsity.averaged_rotation(position + 1, &frequencies) {
+//!         averaged = queries;
+//!         kernels.rotate(&mut averaged, &average)?;
+//!     }
 //!     let input = StepInput {
 //!         queries: &rotated,
 //!         windowed_queries: &windowed,
+//!         averaged_queries: &averaged,
 //!         key: &key,
 //!         rotated_key: &rotated_key,
 //!         value: &value,

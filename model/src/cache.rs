@@ -19,7 +19,7 @@ pub enum Attention {
 impl Attention {
     /// Whether what is not attended is estimated.
     pub const fn has_tail(&self) -> bool {
-        matches!(self, Self::A2ats(Sparsity { tail: true, .. }))
+        matches!(self, Self::A2ats(sparsity) if sparsity.tail.is_on())
     }
 
     /// The name that command lines and reports use.
@@ -98,6 +98,11 @@ impl Cache {
     /// Storage type of the KV rows.
     pub const fn dtype(&self) -> Dtype {
         self.dtype
+    }
+
+    /// What is attended; nothing where attention is dense.
+    pub(crate) fn sparsity(&self) -> Option<Sparsity> {
+        self.layers.first()?.first()?.index.as_ref().map(HeadIndex::sparsity)
     }
 
     /// The codes of the keys of one layer and kv head; none where attention is dense.

@@ -64,6 +64,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) rotations: &'a [Rotation],
     /// By the fixed relative position that codewords are scored at.
     pub(crate) relative: Option<&'a Rotation>,
+    /// By which queries are rotated for the estimate of what is not attended, if not by `relative`.
+    pub(crate) averaged: Option<&'a Rotation>,
     /// The position of the first token.
     pub(crate) start: usize,
     /// Whether this is a decode step, which may attend to a choice of the tokens, or prefill, which attends to all.
@@ -315,12 +317,18 @@ impl Pass<'_> {
         };
         let mut windowed = input.queries.clone();
         self.kernels().rotate(&mut windowed, relative)?;
+        let mut averaged = Vec::new();
+        if let Some(rotation) = self.averaged {
+            averaged.clone_from(&input.queries);
+            self.kernels().rotate(&mut averaged, rotation)?;
+        }
         self.rotate(&mut input.queries)?;
         let mut rotated_key = input.keys.clone();
         self.rotate(&mut rotated_key)?;
         let step = StepInput {
             queries: &input.queries,
             windowed_queries: &windowed,
+            averaged_queries: &averaged,
             key: &input.keys,
             rotated_key: &rotated_key,
             value: &input.values,

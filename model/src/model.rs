@@ -106,7 +106,11 @@ impl Llama {
             (start..start + ids.len()).map(|position| Rotation::new(position, &self.frequencies)).collect();
         let relative = codebooks.map(|books| Rotation::new(books.relative_position(), &self.frequencies));
         let relative = relative.as_ref();
-        let pass = Pass { model: self, codebooks, observer, rotations: &rotations, relative, start, decode };
+        let sparsity = cache.sparsity().filter(|_| decode);
+        let averaged = sparsity.and_then(|sparsity| sparsity.averaged_rotation(start + 1, &self.frequencies));
+        let averaged = averaged.as_ref();
+        let rotations = &rotations[..];
+        let pass = Pass { model: self, codebooks, observer, rotations, relative, averaged, start, decode };
         let mut read = ReadCount::default();
         for number in 0..self.layers.len() {
             read.absorb(&pass.layer(number, &mut cache.layers[number], &mut x, scratch)?);

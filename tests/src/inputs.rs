@@ -3,7 +3,7 @@
 //! Shapes come from proptest, so that they shrink; the numbers in them from [`Noise`] and a seed, because nobody reads
 //! a shrunk vector of a thousand elements.
 
-use a2ats_kernel::{Dtype, Elements, Kernels, kv::row_width};
+use a2ats_kernel::{Dtype, Elements, Kernels, decode::Tail, kv::row_width};
 use half::{bf16, f16};
 use proptest::{
     prelude::{Strategy, prop_oneof},
@@ -72,6 +72,11 @@ pub fn magnitudes() -> impl Strategy<Value = f32> {
 /// The magnitude nearest to `magnitude` that leaves numbers of a storage type some bits and does not overflow it.
 pub fn fitting(dtype: Dtype, magnitude: f32) -> f32 {
     if dtype == Dtype::F16 { magnitude.clamp(1e-2, 1e3) } else { magnitude }
+}
+
+/// How what is not attended is estimated.
+pub fn tails() -> impl Strategy<Value = Tail> {
+    select(vec![Tail::Off, Tail::Fixed, Tail::Averaged])
 }
 
 /// How many elements a slice starts after an address of full alignment.

@@ -2,7 +2,10 @@
 
 use crate::golden::{Golden, Parameters};
 use crate::reference::{relative_error, to_f64};
-use a2ats_kernel::{Dtype, Kernels, decode::Sparsity};
+use a2ats_kernel::{
+    Dtype, Kernels,
+    decode::{Sparsity, Tail},
+};
 use a2ats_model::{Attention, Codebooks, Llama, Session};
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -21,8 +24,8 @@ pub struct Storage {
 pub struct Outcome {
     /// The backend.
     pub backend: String,
-    /// Whether what is not attended was estimated.
-    pub tail: bool,
+    /// How what is not attended was estimated.
+    pub tail: String,
     /// Storage type of the KV rows.
     pub kv_dtype: String,
     /// Storage type of the codewords.
@@ -49,7 +52,8 @@ struct Run {
     union_fractions: Vec<f64>,
 }
 
-/// Replays a recorded run on one backend: sparse with an estimate of what is not attended, if `tail`, else sparse and dense.
+/// Replays a recorded run on one backend: sparse with an estimate of what is not attended, or sparse and dense
+/// without. What is recorded of estimates is by fixed scores; others are only compared with dense attention to any purpose.
 ///
 /// # Errors
 /// If the folder's model or codebooks cannot be used.
@@ -57,7 +61,7 @@ pub fn replay(
     golden: &Golden,
     kernels: &'static dyn Kernels,
     storage: Storage,
-    tail: bool,
+    tail: Tail,
 ) -> a2ats_model::Result<Outcome> {
     let model = Llama::open(&golden.folder, kernels)?;
     let file = golden.folder.join("codebooks_reference.safetensors");
@@ -65,11 +69,11 @@ pub fn replay(
     let parameters = &golden.parameters;
     let Parameters { top_k: retrieve, window, sinks, .. } = *parameters;
     let sparsity = Sparsity { retrieve, window, sinks, tail };
-    let expected_logits = if tail { &golden.tail_logits } else { &golden.logits };
+    let expected_logits = if tail.is_on() { &golden.tail_logits } else { &golden.logits };
     let sparse = run(golden, &model, &books, Attention::A2ats(sparsity), storage.kv)?;
     let dense = match tail {
-        true => None,
-        false => Some(run(golden, &model, &books, Attention::Dense, storage.kv)?),
+        Tail::Fixed | Tail::Averaged => None,
+        Tail::Off => Some(run(golden, &model, &books, Attention::Dense, storage.kv)?),
     };
 
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
@@ -83,7 +87,7 @@ pub fn replay(
     let expected: Vec<f64> = golden.union_fraction.iter().map(|&x| f64::from(x)).collect();
     Ok(Outcome {
         backend: kernels.name().to_owned(),
-        tail,
+        tail: format!("{tail:?}").to_lowercase(),
         kv_dtype: storage.kv.to_string(),
         codeword_dtype: storage.codewords.to_string(),
         relative_distance_from_dense: relative_error(

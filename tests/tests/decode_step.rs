@@ -4,7 +4,7 @@ use a2ats_kernel::{
     Codebook, Dtype, Kernels,
     attention::{Partial, Selection},
     decode::{
-        Choice, HeadIndex, Sparsity, StepInput, StepScratch, attend_chunk, attend_rest, choose_rows,
+        Choice, HeadIndex, Sparsity, StepInput, StepScratch, Tail, attend_chunk, attend_rest, choose_rows,
         decode_step,
     },
     kv::KvRows,
@@ -13,7 +13,7 @@ use a2ats_kernel::{
 use a2ats_tests::{
     backends::on_every_backend,
     inputs::{
-        Noise, ROUNDING, assert_close, config, dtypes, groups, head_dims, query_precision, rounded,
+        Noise, ROUNDING, assert_close, config, dtypes, groups, head_dims, query_precision, rounded, tails,
         unit_matrix, weight_precision,
     },
     reference::{
@@ -51,16 +51,19 @@ struct Sequence {
 struct Token {
     queries: Vec<f32>,
     windowed_queries: Vec<f32>,
+    averaged_queries: Vec<f32>,
     key: Vec<f32>,
     rotated_key: Vec<f32>,
     value: Vec<f32>,
 }
 
 impl Token {
-    fn new(noise: &mut Noise, head_dim: usize, group: usize) -> Self {
+    fn new(noise: &mut Noise, head_dim: usize, group: usize, sparsity: Sparsity) -> Self {
+        let is_averaged = sparsity.tail == Tail::Averaged;
         Self {
             queries: noise.vector(group * head_dim, 2.0),
             windowed_queries: noise.whole_numbers(group * head_dim, 2),
+            averaged_queries: noise.vector(if is_averaged { group * head_dim } else { 0 }, 1.0),
             key: noise.whole_numbers(head_dim, 3),
             rotated_key: noise.vector(head_dim, 1.0),
             value: noise.vector(head_dim, 1.0),
@@ -68,8 +71,8 @@ impl Token {
     }
 
     fn input(&self) -> StepInput<'_> {
-        let Self { queries, windowed_queries, key, rotated_key, value } = self;
-        StepInput { queries, windowed_queries, key, rotated_key, value }
+        let Self { queries, windowed_queries, averaged_queries, key, rotated_key, value } = self;
+        StepInput { queries, windowed_queries, averaged_queries, key, rotated_key, value }
     }
 }
 
@@ -108,14 +111,13 @@ impl Sequence {
 
     /// Scores as a step sees them, and what the reference retrieves with those.
     fn retrieved_by_these_scores(&self, kernels: &dyn Kernels, token: &Token) -> Retrieved {
-        self.retrieved(&self.scores(kernels, token))
+        self.retrieved(&self.scores(kernels, &token.windowed_queries, &token.key))
     }
 
     /// Scores of all codes by query head, as the kernels give them.
-    fn scores(&self, kernels: &dyn Kernels, token: &Token) -> Vec<Vec<f64>> {
+    fn scores(&self, kernels: &dyn Kernels, queries: &[f32], key: &[f32]) -> Vec<Vec<f64>> {
         let mut scores = vec![0.0; self.book.codes() * self.group];
-        let newest = Some(&token.key[..]);
-        kernels.codeword_scores(&self.book, &token.windowed_queries, newest, &mut scores).unwrap();
+        kernels.codeword_scores(&self.book, queries, Some(key), &mut scores).unwrap();
         scores.chunks_exact(self.book.codes()).map(to_f64).collect()
     }
 
@@ -142,7 +144,7 @@ impl Sequence {
         let picked = want.picked.iter().filter(|picked| **picked).count();
         assert_eq!(choice, Choice { tokens: self.rows.len(), attended: attended.len(), picked });
 
-        let (exact, sizes) = if self.sparsity.tail {
+        let (exact, sizes) = if self.sparsity.tail.is_on() {
             self.with_tail(kernels, want, token, scale)
         } else {
             let (d, scale) = (self.book.head_dim(), f64::from(scale));
@@ -173,12 +175,16 @@ impl Sequence {
         let sizes: Vec<f64> = values.iter().map(|x| x.abs()).collect();
         let d = self.book.head_dim();
         let (mut out, mut out_sizes) = (Vec::new(), Vec::new());
-        let all_scores = self.scores(kernels, token);
-        for ((query, windowed), scores) in
-            token.queries.chunks_exact(d).zip(token.windowed_queries.chunks_exact(d)).zip(&all_scores)
+        let scoring = match self.sparsity.tail {
+            Tail::Averaged => &token.averaged_queries,
+            _ => &token.windowed_queries,
+        };
+        let all_scores = self.scores(kernels, scoring, &token.key);
+        for ((query, scoring), scores) in
+            token.queries.chunks_exact(d).zip(scoring.chunks_exact(d)).zip(&all_scores)
         {
             // The kernels' scores are less that of the codewords' mean.
-            let center = dot(&to_f64(windowed), &to_f64(self.book.center()));
+            let center = dot(&to_f64(scoring), &to_f64(self.book.center()));
             let scores: Vec<f64> = scores.iter().map(|score| score + center).collect();
             let of = |values: &[f64]| {
                 let context =
@@ -223,7 +229,7 @@ fn opposites(noise: &mut Noise, pairs: usize, head_dim: usize) -> Vec<f32> {
 
 fn sparsities() -> impl Strategy<Value = Sparsity> {
     let share = prop_oneof![select(vec![0.0, 0.03, 0.2, 1.0, 1.5]), 0.0..0.5_f64];
-    let fields = (share, 1_usize..=70, 0_usize..=10, any::<bool>());
+    let fields = (share, 1_usize..=70, 0_usize..=10, tails());
     fields.prop_map(|(retrieve, window, sinks, tail)| Sparsity { retrieve, window, sinks, tail })
 }
 
@@ -251,7 +257,7 @@ proptest! {
             let mut sequence = Sequence::new(book, sparsity, dtype, group);
             let mut keys = sequence.prefill(kernels, &mut noise, prompt);
             for _ in 0..steps {
-                let token = Token::new(&mut noise, head_dim, group);
+                let token = Token::new(&mut noise, head_dim, group, sparsity);
                 let (choice, out) = sequence.step(kernels, &token, scale);
                 keys.extend(&token.key);
                 let codes: Vec<usize> = sequence.index.codes().iter().map(|&code| code.into()).collect();
@@ -276,7 +282,7 @@ proptest! {
             let book = Codebook::new(&codewords, &noise.cholesky(head_dim), head_dim, codeword_dtype).unwrap();
             let mut sequence = Sequence::new(book, sparsity, dtype, group);
             sequence.prefill(kernels, &mut noise, prompt);
-            let mut token = Token::new(&mut noise, head_dim, group);
+            let mut token = Token::new(&mut noise, head_dim, group, sparsity);
             token.windowed_queries = noise.vector(group * head_dim, 1.0);
             let (choice, out) = sequence.step(kernels, &token, scale);
             let want = sequence.retrieved_by_these_scores(kernels, &token);
@@ -288,13 +294,14 @@ proptest! {
     fn a_step_that_does_not_fit_is_an_error_and_leaves_rows_and_codes_alike(
         (group, other_group) in (0_usize..=18, 0_usize..=18),
         lengths in (0_usize..=40, 0_usize..=40, 0_usize..=40, 0_usize..=300),
-        right in any::<[bool; 5]>(),
+        right in any::<[bool; 6]>(),
     ) {
         let head_dim = 16;
         let given = |right: bool, needed: usize, other: usize| vec![1.0; if right { needed } else { other }];
         let token = Token {
             queries: given(right[0], group * head_dim, other_group * head_dim),
             windowed_queries: vec![1.0; group * head_dim],
+            averaged_queries: given(right[5], group * head_dim, other_group * head_dim),
             key: given(right[1], head_dim, lengths.0),
             rotated_key: given(right[2], head_dim, lengths.1),
             value: given(right[3], head_dim, lengths.2),
@@ -302,10 +309,11 @@ proptest! {
         on_every_backend(|kernels| {
             let book = Codebook::new(&[0.5; 32], &unit_matrix(head_dim), head_dim, Dtype::F32).unwrap();
             let mut rows = KvRows::new(Dtype::F32, head_dim, 1).unwrap();
-            let mut index = HeadIndex::new(2, Sparsity::default()).unwrap();
+            let mut index = HeadIndex::new(2, Sparsity { tail: Tail::Averaged, ..Sparsity::default() }).unwrap();
             let mut out = given(right[4], group * head_dim, lengths.3);
             let fits = (1..=16).contains(&group)
                 && token.queries.len() == out.len()
+                && token.averaged_queries.len() == token.windowed_queries.len()
                 && (1..=16).contains(&(out.len() / head_dim))
                 && [&token.key, &token.rotated_key, &token.value].iter().all(|x| x.len() == head_dim);
             let before = out.clone();
@@ -322,8 +330,13 @@ proptest! {
 #[test]
 fn a_step_of_many_chunks_is_close_to_the_reference_and_its_parts_give_its_bits() {
     let (head_dim, group, scale) = (32, 3, 0.1);
-    for (dtype, tail) in [(Dtype::F32, false), (Dtype::Bf16, false), (Dtype::F32, true), (Dtype::Bf16, true)]
-    {
+    for (dtype, tail) in [
+        (Dtype::F32, Tail::Off),
+        (Dtype::Bf16, Tail::Off),
+        (Dtype::F32, Tail::Fixed),
+        (Dtype::F32, Tail::Averaged),
+        (Dtype::Bf16, Tail::Averaged),
+    ] {
         let sparsity = Sparsity { retrieve: 0.3, window: 1500, sinks: 600, tail };
         on_every_backend(|kernels| {
             let mut noise = Noise::new(11);
@@ -331,7 +344,7 @@ fn a_step_of_many_chunks_is_close_to_the_reference_and_its_parts_give_its_bits()
             let book = Codebook::new(&codewords, &unit_matrix(head_dim), head_dim, dtype).unwrap();
             let mut sequence = Sequence::new(book, sparsity, dtype, group);
             sequence.prefill(kernels, &mut noise, 3499);
-            let token = Token::new(&mut noise, head_dim, group);
+            let token = Token::new(&mut noise, head_dim, group, sparsity);
             let mut index = sequence.index.clone();
             let (choice, out) = sequence.step(kernels, &token, scale);
             let chunk = attend_chunk(choice.attended);
@@ -357,7 +370,7 @@ fn a_step_of_many_chunks_is_close_to_the_reference_and_its_parts_give_its_bits()
             });
             let (mut whole, mut of_parts) = (whole.unwrap(), vec![0.0; out.len()]);
             let codes = attend_rest(kernels, rows.rows(), &index, scale, &scratch, &mut whole).unwrap();
-            assert_eq!(codes > 0, tail);
+            assert_eq!(codes > 0, tail.is_on());
             whole.finish(&mut of_parts).unwrap();
             assert_eq!(of_parts, out, "{}", kernels.name());
         });

@@ -84,6 +84,27 @@ proptest! {
     }
 
     #[test]
+    fn averaged_rotations_are_the_average_of_all(
+        (start, count, pairs) in (0_usize..=3000, 0_usize..=400, 1_usize..=40),
+        seed in any::<u64>(),
+    ) {
+        let frequencies = rope_frequencies(5e5, 2 * pairs, &Scaling::None);
+        let head = Noise::new(seed).vector(2 * pairs, 1.0);
+        let mut want = vec![0.0; 2 * pairs];
+        for position in start..start + count.max(1) {
+            let rotated = rotate(&to_f64(&head), position as f64, &frequencies);
+            want.iter_mut().zip(rotated).for_each(|(sum, x)| *sum += x / count.max(1) as f64);
+        }
+        let rotation = Rotation::averaged(start..start + count, &frequencies);
+        let magnitudes = vec![2.0; 2 * pairs];
+        on_every_backend(|kernels| {
+            let mut got = head.clone();
+            kernels.rotate(&mut got, &rotation).unwrap();
+            assert_close(kernels.name(), &got, &want, &magnitudes, ROTATE);
+        });
+    }
+
+    #[test]
     fn silu_mul_is_close_to_the_reference(
         (len, offset) in (prop_oneof![Just(0_usize), lengths()], offsets()),
         (gate_magnitude, up_magnitude) in (select(vec![1.0_f32, 30.0, 85.0, 1e4, 1e-30]), magnitudes()),

@@ -1,13 +1,16 @@
 //! The whole model against the reference, on random tiny models of odd shapes written as Hugging Face folders.
 
-use a2ats_kernel::{Dtype, Kernels, decode::Sparsity};
+use a2ats_kernel::{
+    Dtype, Kernels,
+    decode::{Sparsity, Tail},
+};
 use a2ats_model::{Attention, Codebooks, Llama, Session};
 use a2ats_tests::{
     backends::on_every_backend,
-    inputs::{Noise, config, dtypes, query_precision, rounded},
+    inputs::{Noise, config, dtypes, query_precision, rounded, tails},
     reference::{
         codebook::Codebook as ReferenceBook,
-        llama::{Llama as Reference, Shape, Sparse},
+        llama::{Estimate, Llama as Reference, Shape, Sparse},
         relative_error,
         rope::{Scaling, rope_frequencies},
         to_f64,
@@ -252,7 +255,7 @@ proptest! {
         tiny in tinies(),
         (prompt, cut, steps) in (1_usize..=90, 0_usize..=90, 1_usize..=5),
         (retrieve, window, sinks) in (select(vec![0.0, 0.1, 0.3, 1.0]), 1_usize..=30, 0_usize..=5),
-        (dense, tail, seed) in (prop_oneof![3 => Just(false), 1 => Just(true)], any::<bool>(), any::<u64>()),
+        (dense, tail, seed) in (prop_oneof![3 => Just(false), 1 => Just(true)], tails(), any::<u64>()),
     ) {
         let mut noise = Noise::new(seed);
         let (weights, codebooks) = (tiny.weights(&mut noise), tiny.codebooks(&mut noise));
@@ -261,7 +264,12 @@ proptest! {
         let ids: Vec<u32> = (0..prompt + steps).map(|_| noise.below(tiny.vocabulary) as u32).collect();
 
         let mut reference = tiny.reference(&weights, &codebooks);
-        let sparse = Sparse { retrieve, window, sinks, relative_position: RELATIVE_POSITION, tail };
+        let estimate = match tail {
+            Tail::Off => Estimate::None,
+            Tail::Fixed => Estimate::Fixed,
+            Tail::Averaged => Estimate::Averaged,
+        };
+        let sparse = Sparse { retrieve, window, sinks, relative_position: RELATIVE_POSITION, tail: estimate };
         let mut want = vec![reference.forward(&as_usize(&ids[..prompt]), 0, None)];
         for at in prompt..ids.len() {
             want.push(reference.forward(&as_usize(&ids[at..at + 1]), at, (!dense).then_some(sparse)));

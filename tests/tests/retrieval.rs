@@ -2,7 +2,7 @@
 
 use a2ats_kernel::{
     Elements,
-    decode::{Choice, HeadIndex, Sparsity},
+    decode::{Choice, HeadIndex, Sparsity, Tail},
     kv::Rows,
     retrieval::{RetrievalIndex, RetrievalScratch},
 };
@@ -82,7 +82,7 @@ fn sparsities() -> impl Strategy<Value = Sparsity> {
         retrieve,
         window,
         sinks,
-        tail: false,
+        tail: Tail::Off,
     })
 }
 
@@ -200,7 +200,7 @@ fn long_posting_lists_equal_the_reference() {
     let mut noise = Noise::new(5);
     let (codes, group) = (3, 4);
     for levels in [0, 2, 4] {
-        let sparsity = Sparsity { retrieve: 0.4, window: 64, sinks: 8, tail: false };
+        let sparsity = Sparsity { retrieve: 0.4, window: 64, sinks: 8, tail: Tail::Off };
         let mut index = HeadIndex::new(codes, sparsity).unwrap();
         for piece in [1, 700, 5, 3000, 1, 1, 2500, 900] {
             index.append(&noise.codes(piece, codes));
@@ -263,12 +263,12 @@ fn sparsities_that_make_no_sense_are_errors() {
         assert!(HeadIndex::new(4, Sparsity { retrieve, ..Sparsity::default() }).is_err(), "{retrieve}");
     }
     assert!(HeadIndex::new(4, Sparsity { window: 0, ..Sparsity::default() }).is_err());
-    assert!(HeadIndex::new(4, Sparsity { retrieve: 0.0, sinks: 0, window: 1, tail: false }).is_ok());
+    assert!(HeadIndex::new(4, Sparsity { retrieve: 0.0, sinks: 0, window: 1, tail: Tail::Off }).is_ok());
 }
 
 #[test]
 fn a_code_outside_the_codebook_is_an_error_once_it_leaves_the_window() {
-    let sparsity = Sparsity { retrieve: 0.5, window: 2, sinks: 0, tail: false };
+    let sparsity = Sparsity { retrieve: 0.5, window: 2, sinks: 0, tail: Tail::Off };
     let mut index = HeadIndex::new(3, sparsity).unwrap();
     index.append(&[0, 3, 1, 2]);
     on_every_backend(|kernels| {

@@ -2,7 +2,7 @@
 
 use a2ats_kernel::{
     Codebook, Dtype, Elements,
-    decode::{HeadIndex, Sparsity},
+    decode::{HeadIndex, Sparsity, Tail},
     kv::{KvRows, Rows},
 };
 use a2ats_tests::inputs::{Noise, unit_matrix};
@@ -48,7 +48,7 @@ pub fn codes(noise: &mut Noise, codewords: usize, tokens: usize) -> Vec<u16> {
 
 /// An index of those codes.
 pub fn index(codewords: usize, codes: &[u16]) -> HeadIndex {
-    let mut index = HeadIndex::new(codewords, Sparsity { tail: false, ..Sparsity::default() })
+    let mut index = HeadIndex::new(codewords, Sparsity { tail: Tail::Off, ..Sparsity::default() })
         .expect("the default shares are in range");
     index.append(codes);
     index

@@ -9,6 +9,7 @@
 //! | `tail` | the estimate of what is not attended, one pass over sums of values that no cache holds | memory |
 //! | `tail_upkeep` | what a token that leaves the window adds to the sums, per token | - |
 //! | `decode_step_tail` | a step at 128K tokens with that estimate, at 3% and 1% retrieved | - |
+//! | `decode_step_tail_averaged` | the same by averaged scores, at 3% | - |
 //! | `decode_step_dense`, `decode_step_a2ats` | a whole step of one layer, 1K to 1M tokens | - |
 //! | `matvec`, `matmul` | products of bf16 weights | memory, arithmetic |
 //! | `prefill_attention` | causal attention of a chunk of queries over a long past | arithmetic |

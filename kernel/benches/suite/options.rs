@@ -4,7 +4,7 @@ use clap::{Parser, builder::PossibleValuesParser};
 use std::path::PathBuf;
 
 /// What can be timed, by the names that results have.
-const OPERATIONS: [&str; 14] = [
+const OPERATIONS: [&str; 15] = [
     "dense_decode",
     "cached_decode",
     "selective",
@@ -17,6 +17,7 @@ const OPERATIONS: [&str; 14] = [
     "decode_step_dense",
     "decode_step_a2ats",
     "decode_step_tail",
+    "decode_step_tail_averaged",
     "tail",
     "tail_upkeep",
 ];

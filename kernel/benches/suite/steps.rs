@@ -9,7 +9,7 @@ use super::{
 use a2ats_kernel::{
     Codebook, Dtype, Kernels,
     attention::{Partial, Selection},
-    decode::{HeadIndex, Sparsity, StepInput, StepScratch, attend_rest, choose_rows},
+    decode::{HeadIndex, Sparsity, StepInput, StepScratch, Tail, attend_rest, choose_rows},
     kv::KvRows,
     retrieval::RetrievalScratch,
 };
@@ -38,7 +38,7 @@ struct Layer {
 
 /// Steps at 1K, 4K, … tokens; the longest context first, so that its rows serve the shorter ones.
 pub fn decode_steps(bench: &mut Bench) {
-    let steps = ["decode_step_dense", "decode_step_a2ats", "decode_step_tail"];
+    let steps = ["decode_step_dense", "decode_step_a2ats", "decode_step_tail", "decode_step_tail_averaged"];
     if !steps.iter().any(|step| bench.options.wants(step)) {
         return;
     }
@@ -67,16 +67,20 @@ pub fn decode_steps(bench: &mut Bench) {
                 time_dense(bench, kernels, &layer, tokens);
                 // Where figures are quoted, posting lists of all layers are gone through, like codebooks.
                 let layers = if tokens == 128 << 10 { LAYERS } else { 1 };
-                let sparsity = Sparsity { tail: false, ..Sparsity::default() };
+                let sparsity = Sparsity { tail: Tail::Off, ..Sparsity::default() };
                 layer.index(kernels, &codes, tokens, sparsity, layers);
                 time_a2ats(bench, kernels, &mut layer, tokens);
             }
             if tokens == 128 << 10 {
-                for retrieve in [0.03, 0.01] {
+                for (operation, tail, retrieve) in [
+                    ("decode_step_tail", Tail::Fixed, 0.03),
+                    ("decode_step_tail", Tail::Fixed, 0.01),
+                    ("decode_step_tail_averaged", Tail::Averaged, 0.03),
+                ] {
                     layer.rows.iter_mut().for_each(|rows| rows.truncate(tokens));
-                    let sparsity = Sparsity { retrieve, tail: true, ..Sparsity::default() };
+                    let sparsity = Sparsity { retrieve, tail, ..Sparsity::default() };
                     layer.index(kernels, &codes, tokens, sparsity, LAYERS);
-                    time_tail(bench, kernels, &mut layer, tokens);
+                    time_tail(bench, kernels, &mut layer, tokens, operation);
                 }
             }
         }
@@ -118,12 +122,18 @@ fn time_a2ats(bench: &mut Bench, kernels: &dyn Kernels, layer: &mut Layer, token
     bench.add_parts(Parts { score, retrieve, attend });
 }
 
-fn time_tail(bench: &mut Bench, kernels: &dyn Kernels, layer: &mut Layer, tokens: usize) {
+fn time_tail(
+    bench: &mut Bench,
+    kernels: &dyn Kernels,
+    layer: &mut Layer,
+    tokens: usize,
+    operation: &'static str,
+) {
     let (pool, threads) = (bench.all_threads(), bench.all_threads().current_num_threads());
     let timing = bench.budget.time_on(pool, |run| layer.step(kernels, run));
     let attended = layer.scratch.iter().map(|scratch| scratch.positions().len()).sum::<usize>() / KV_HEADS;
     let shape = Shape { attended: Some(attended), codewords: Some(CODEWORDS), ..shape(tokens) };
-    bench.record("decode_step_tail", kernels.name(), threads, shape, timing, Work::Time);
+    bench.record(operation, kernels.name(), threads, shape, timing, Work::Time);
 }
 
 fn finish(heads: Vec<Partial>) {
@@ -172,7 +182,15 @@ impl Layer {
         rows.iter_mut().for_each(|rows| rows.truncate(tokens));
         let (queries, key) = &inputs[run % inputs.len()];
         let books = &books[run % LAYERS * KV_HEADS..][..KV_HEADS];
-        let input = StepInput { queries, windowed_queries: queries, key, rotated_key: key, value: key };
+        let is_averaged = indices[0].sparsity().tail == Tail::Averaged;
+        let input = StepInput {
+            queries,
+            windowed_queries: queries,
+            averaged_queries: if is_averaged { queries } else { &[] },
+            key,
+            rotated_key: key,
+            value: key,
+        };
         rows.par_iter_mut().zip(&mut *indices).zip(&mut *scratch).zip(books).with_max_len(1).for_each(
             |(((rows, index), scratch), book)| {
                 choose_rows(kernels, book, rows, index, &input, scratch).expect("shapes fit together");

@@ -11,8 +11,8 @@
 //! | what | shape | dtype |
 //! |---|---|---|
 //! | codewords | `[codes, head_dim]`, 1..=65536 codes | f32 given; stored as f32, f16 or bf16 |
-//! | queries at the relative position | `[group, head_dim]` | f32 |
-//! | scores | `[group, codes]` | f32 |
+//! | queries at the relative position, or averaged ones with them | `[queries, head_dim]`, 1 to 32 | f32 |
+//! | scores | `[queries, codes]` | f32 |
 //! | keys, **not** rotated | `[n, head_dim]` | f32 |
 //!
 //! The table holds codewords less their mean μ. That shifts all scores of a query by the same q·μ and all candidates
@@ -34,7 +34,7 @@ use table::Table;
 use crate::{
     dtype::{Dtype, Elements},
     error::{Error, Result, expect_len},
-    kv::{check_codes, check_group, check_head_dim, row_width},
+    kv::{check_codes, check_head_dim, row_width},
     simd::MAX_LANES,
 };
 
@@ -158,14 +158,18 @@ impl Codebook {
         newest: Option<&[f32]>,
         scores: &[f32],
     ) -> Result<usize> {
-        let group = queries.len() / self.head_dim;
-        check_group(group)?;
-        expect_len("queries", queries.len(), group * self.head_dim)?;
-        expect_len("scores", scores.len(), self.codes * group)?;
+        let count = queries.len() / self.head_dim;
+        // Windowed and averaged queries of a group are scored in one pass.
+        if !(1..=32).contains(&count) {
+            let (what, got) = ("queries of a pass over the codewords", count.to_string());
+            return Err(Error::Unsupported { what, got, supported: "1..=32, two for each head of a group" });
+        }
+        expect_len("queries", queries.len(), count * self.head_dim)?;
+        expect_len("scores", scores.len(), self.codes * count)?;
         if let Some(key) = newest {
             expect_len("newest key", key.len(), self.head_dim)?;
         }
-        Ok(group)
+        Ok(count)
     }
 
     pub(crate) fn check_encode(&self, keys: &[f32], codes: &[u16]) -> Result<()> {

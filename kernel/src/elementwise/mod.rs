@@ -6,8 +6,9 @@ use crate::{
     error::{Result, expect_len},
     simd::{MAX_LANES, Simd},
 };
+use std::ops::Range;
 
-/// Cosines and sines of one position, `[head_dim / 2]` each: what [`rotate`](crate::Kernels::rotate) turns by.
+/// Cosines and sines of one position, `[head_dim / 2]` each: what [`rotate`](crate::Kernels::rotate) turns by. Or averages of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rotation {
     cosines: Vec<f32>,
@@ -23,6 +24,22 @@ impl Rotation {
             .map(|frequency| (position as f64 * frequency).sin_cos())
             .map(|(sine, cosine)| (sine as f32, cosine as f32))
             .unzip();
+        Self { cosines, sines }
+    }
+
+    /// The average of the rotations by some positions, which makes vectors shorter, too: pairs of high frequency almost vanish, if
+    /// there are many. An empty range counts as its start.
+    pub fn averaged(positions: Range<usize>, frequencies: &[f64]) -> Self {
+        let count = positions.len().max(1) as f64;
+        let middle = positions.start as f64 + (count - 1.0) / 2.0;
+        // Of n positions around m, Σ e^(iθp) = e^(iθm) · sin(nθ/2) / sin(θ/2).
+        let average = |&frequency: &f64| {
+            let (sine, cosine) = (frequency * middle).sin_cos();
+            let of_all = count * (frequency / 2.0).sin();
+            let length = if of_all == 0.0 { 1.0 } else { (count * frequency / 2.0).sin() / of_all };
+            ((length * cosine) as f32, (length * sine) as f32)
+        };
+        let (cosines, sines) = frequencies.iter().map(average).unzip();
         Self { cosines, sines }
     }
 

@@ -18,6 +18,15 @@
 //! * a part, of the few at the boundary: S_c enters, and the values of its attended tokens with weight −e^{ŝ_c} on top of e^{s_j}.
 //!   The number that is left is a difference of integers; so the denominator is a sum of positive terms.
 //!
+//! The score of a code is that at the fixed relative position, which retrieval goes by, or the average over all distances: see
+//! [`Tail`](crate::decode::Tail). On the demo model (1024 codewords, 4K and 16K tokens, three layers, 0.3% and 3% retrieved) the average
+//! leaves 0.47 to 0.96 times the error. What was tried besides, against the fixed score:
+//!
+//! * e^(ŝ + σ²/2), where σ² is how far the retrieved tokens' scores scatter around their codes': 0.96 to 1.76 times the error.
+//! * all e^ŝ times what the retrieved tokens' e^s are of their e^ŝ: 0.81 to 1.03 times; times the root of that: 0.92 to 0.99.
+//! * the average of the true scores of each code's tokens, from sums of rotated keys: 0.30 to 0.94 times, for twice the memory and
+//!   twice the time. The average over all distances needs neither.
+//!
 //! | what | shape | dtype |
 //! |---|---|---|
 //! | sums of values, by slots that codes get as they appear, or all codes in their order | `[width / STRIP, room, STRIP]` | f32, or i16 with a scale for each slot |

@@ -1,6 +1,9 @@
 //! Options that several commands share.
 
-use a2ats_kernel::{Dtype, decode::Sparsity};
+use a2ats_kernel::{
+    Dtype,
+    decode::{Sparsity, Tail},
+};
 use a2ats_model::{Attention, Error, Result, sample::SamplingOptions};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -36,8 +39,8 @@ pub(super) struct ModelOptions {
 
     /// Estimate what is not attended from sums of values by code: attention comes closer to dense, on the demo model 1.7 to 3.3
     /// times, for a quarter more time at most. With it, --retrieve 0.01 is faster than 0.03 without, and closer too.
-    #[arg(long, value_enum, default_value_t = Switch::On)]
-    tail: Switch,
+    #[arg(long, value_enum, default_value_t = TailName::On)]
+    tail: TailName,
 
     /// Storage type of the KV cache: bf16, f16 or f32.
     #[arg(long, value_name = "DTYPE", default_value = "bf16")]
@@ -59,16 +62,24 @@ enum AttentionName {
     A2ats,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Switch {
+#[derive(Clone, Copy, ValueEnum)]
+enum TailName {
+    /// With the scores that retrieval goes by.
     On,
+    /// With scores averaged over the distances of the context: closer still, for some eight percent more time.
+    Averaged,
+    /// Not at all.
     Off,
 }
 
 impl ModelOptions {
     /// How to attend, given whether there are codebooks.
     pub(super) fn attention(&self, has_codebooks: bool) -> Result<Attention> {
-        let tail = self.tail == Switch::On;
+        let tail = match self.tail {
+            TailName::On => Tail::Fixed,
+            TailName::Averaged => Tail::Averaged,
+            TailName::Off => Tail::Off,
+        };
         let sparsity = Sparsity { retrieve: self.retrieve, window: self.window, sinks: self.sinks, tail };
         if sparsity.check().is_err() {
             return Err(Error::Usage(format!(

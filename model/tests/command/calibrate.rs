@@ -125,7 +125,7 @@ fn what_cannot_be_calibrated_is_refused_in_one_line() {
     let out = out.to_str().unwrap();
     // What keeps a GPU from being used is told before, where a program looks for one.
     let on_cpu = ["calibrate", "--device", "cpu", "--model", model.path(), "--out"];
-    let with = |more: &[&str]| a2ats(&[&on_cpu, &[out], more].concat());
+    let with = |more: &[&str]| a2ats(&[&on_cpu[..], &[out], more].concat());
     with(&[]).refused(2, &["--text", "fineweb-edu"]);
     with(&["--text", "no-such-file.txt"]).refused(1, &["no-such-file.txt"]);
     with(&["--text", README, "--random-tokens", "0", "--tokens", "2000", "--codewords", "4096"])
@@ -137,7 +137,7 @@ fn what_cannot_be_calibrated_is_refused_in_one_line() {
     assert!(layers.stderr.contains("0..8"), "{}", layers.stderr);
     let nowhere = model.file("missing/folder/out");
     let few = ["--text", README, "--tokens", "900", "--codewords", "64", "--random-tokens", "0"];
-    let unwritable = a2ats(&[&on_cpu, &[nowhere.to_str().unwrap()], &few[..]].concat());
+    let unwritable = a2ats(&[&on_cpu[..], &[nowhere.to_str().unwrap()], &few[..]].concat());
     unwritable.refused(1, &["missing/folder"]);
     assert!(!model.file("missing").exists());
 }

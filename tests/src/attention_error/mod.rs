@@ -15,7 +15,7 @@ pub use table::write_table;
 use a2ats_kernel::{
     Codebook, Dtype, Kernels,
     attention::{Partial, Selection},
-    decode::{HeadIndex, Sparsity, StepInput, StepScratch, attend_rest, choose_rows},
+    decode::{HeadIndex, Sparsity, StepInput, StepScratch, Tail, attend_rest, choose_rows},
     elementwise::Rotation,
     kv::KvRows,
 };
@@ -32,8 +32,8 @@ pub struct Way {
     pub codewords: usize,
     /// Share of the context that each query head retrieves.
     pub retrieve: f64,
-    /// Whether the rest is estimated.
-    pub tail: bool,
+    /// How the rest is estimated.
+    pub tail: Tail,
 }
 
 /// What came of it in one layer.
@@ -105,10 +105,16 @@ fn of_head(
         let (mut windowed, mut rotated_key) = (queries.clone(), key.to_vec());
         kernels.rotate(&mut queries, &here)?;
         kernels.rotate(&mut windowed, &relative)?;
+        let mut averaged = Vec::new();
+        if let Some(rotation) = sparsity.averaged_rotation(position + 1, &frequencies) {
+            averaged = of_head.token(position, d).0;
+            kernels.rotate(&mut averaged, &rotation)?;
+        }
         kernels.rotate(&mut rotated_key, &here)?;
         let input = StepInput {
             queries: &queries,
             windowed_queries: &windowed,
+            averaged_queries: &averaged,
             key,
             rotated_key: &rotated_key,
             value,

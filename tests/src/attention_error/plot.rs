@@ -1,6 +1,7 @@
 //! The figures as a picture: a panel per context and layer, error over bytes, both in powers.
 
 use super::Figure;
+use a2ats_kernel::decode::Tail;
 use plotters::{
     coord::{Shift, combinators::LogCoord},
     prelude::*,
@@ -14,7 +15,8 @@ const HEIGHT: u32 = 250;
 /// The errors that there is room for.
 const ERRORS: Range<f64> = 0.05..1.2;
 
-/// Lines of as many codewords have one colour; those with the estimate are whole, those without have rings.
+/// Lines of as many codewords have one colour; those with the estimate are thick, those with averaged scores thin, those without have
+/// rings.
 const COLOURS: [RGBColor; 3] = [RGBColor(200, 120, 0), RGBColor(0, 130, 110), RGBColor(60, 80, 190)];
 
 /// Draws all figures as an SVG file.
@@ -71,7 +73,7 @@ fn draw_panel(
     codewords.sort_unstable();
     codewords.dedup();
     for (codewords, colour) in codewords.into_iter().zip(COLOURS) {
-        for tail in [false, true] {
+        for tail in [Tail::Off, Tail::Fixed, Tail::Averaged] {
             let of_line = figures.iter().filter(|f| f.way.codewords == codewords && f.way.tail == tail);
             let points: Vec<(f64, f64)> =
                 of_line.map(|f| (f.bytes / 1024.0, f.error.clamp(ERRORS.start, ERRORS.end))).collect();
@@ -95,17 +97,21 @@ fn draw_line(
     chart: &mut Chart<'_, '_>,
     points: &[(f64, f64)],
     colour: RGBColor,
-    tail: bool,
+    tail: Tail,
     codewords: usize,
 ) -> Result<(), Box<dyn Error>> {
-    let width = if tail { 2 } else { 1 };
+    let (width, of) = match tail {
+        Tail::Off => (1, ""),
+        Tail::Fixed => (3, ", with tail"),
+        Tail::Averaged => (1, ", with averaged tail"),
+    };
     let style = colour.stroke_width(width);
-    let name = format!("{codewords} codewords{}", if tail { ", with tail" } else { "" });
+    let name = format!("{codewords} codewords{of}");
     chart
         .draw_series(LineSeries::new(points.iter().copied(), style))?
         .label(name)
         .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], style));
-    if !tail {
+    if tail == Tail::Off {
         let ring = |&point: &(f64, f64)| Circle::new(point, 2, style);
         chart.draw_series(points.iter().map(ring))?;
     }

@@ -1,10 +1,11 @@
 //! The figures as text.
 
 use super::{Figure, Way};
+use a2ats_kernel::decode::Tail;
 use std::fmt::Write;
 
-/// A Markdown table per context: rows are shares and codewords, columns layers, each without and with the estimate; and the KiB that
-/// a step of a layer reads.
+/// A Markdown table per context: rows are shares and codewords, columns layers, each without the estimate, with it, and with averaged
+/// scores; and the KiB that a step of a layer reads without and with it.
 pub fn write_table(figures: &[Figure]) -> String {
     let mut out = String::new();
     let mut contexts: Vec<usize> = figures.iter().map(|figure| figure.tokens).collect();
@@ -15,11 +16,13 @@ pub fn write_table(figures: &[Figure]) -> String {
         // Writing to a string cannot fail.
         let _ = write!(out, "\n{tokens} tokens\n\n| codewords | retrieved |");
         for layer in 0..layers {
-            let _ = write!(out, " layer {layer} | with tail |");
+            let _ = write!(out, " layer {layer} | with tail | averaged |");
         }
-        let _ = write!(out, " KiB read | with tail |\n|---|---|{}---|---|\n", "---|---|".repeat(layers));
-        let ways =
-            here.iter().filter(|figure| figure.layer == 0 && !figure.way.tail).map(|figure| figure.way);
+        let _ = write!(out, " KiB read | with tail |\n|---|---|{}---|---|\n", "---|---|---|".repeat(layers));
+        let ways = here
+            .iter()
+            .filter(|figure| figure.layer == 0 && figure.way.tail == Tail::Off)
+            .map(|figure| figure.way);
         for way in ways {
             row(&mut out, &here, way, layers);
         }
@@ -29,15 +32,15 @@ pub fn write_table(figures: &[Figure]) -> String {
 
 fn row(out: &mut String, figures: &[&Figure], way: Way, layers: usize) {
     let _ = write!(out, "| {} | {}% |", way.codewords, (way.retrieve * 1e4).round() / 100.0);
-    let of = |layer: usize, tail: bool| {
+    let of = |layer: usize, tail: Tail| {
         figures.iter().find(|figure| figure.layer == layer && figure.way == Way { tail, ..way })
     };
     for layer in 0..layers {
-        for tail in [false, true] {
+        for tail in [Tail::Off, Tail::Fixed, Tail::Averaged] {
             let _ = write!(out, " {:.3} |", of(layer, tail).map_or(f64::NAN, |figure| figure.error));
         }
     }
-    for tail in [false, true] {
+    for tail in [Tail::Off, Tail::Fixed] {
         let bytes: f64 = (0..layers).filter_map(|layer| of(layer, tail)).map(|figure| figure.bytes).sum();
         let _ = write!(out, " {:.0} |", bytes / layers as f64 / 1024.0);
     }

@@ -1,7 +1,7 @@
 //! Measures how far sparse attention is from dense attention by what it reads, with and without the estimate of the rest, on the
 //! demo model: what docs/tail.svg and docs/tail.md show.
 
-use a2ats_kernel::{Dtype, clustering::CpuClusterer, select};
+use a2ats_kernel::{Dtype, clustering::CpuClusterer, decode::Tail, select};
 use a2ats_model::{
     Codebooks, Error, Llama, Result,
     calibrate::{self, calibrate, text::Collector},
@@ -63,7 +63,7 @@ fn run(arguments: &Arguments) -> std::result::Result<(), Box<dyn std::error::Err
         let projections = Projections::new(&model, &context(&tokenizer, tokens)?)?;
         for (books, &codewords) in books.iter().zip(&arguments.codewords) {
             for &retrieve in &arguments.shares {
-                for tail in [false, true] {
+                for tail in [Tail::Off, Tail::Fixed, Tail::Averaged] {
                     figures.extend(measure(&model, books, &projections, Way { codewords, retrieve, tail })?);
                 }
             }
@@ -110,7 +110,8 @@ fn page(figures: &[Figure]) -> String {
          # Error of the attention output by what is read\n\n\
          ‖sparse − dense‖ / ‖dense‖ over the attention outputs of a layer of the demo model, for the last 32 tokens of \
          ledgers, all layers with the inputs that dense attention gives them; bytes are those of rows in bf16, codewords in \
-         f16 and sums of values in bf16, of a layer and step.\n\n\
+         f16 and quantized sums of values, of a layer and step. “Tail” is the estimate of the rest, “averaged” the \
+         one by scores averaged over all distances, which reads as much.\n\n\
          ![Error over bytes](tail.svg)\n{}",
         write_table(figures)
     )

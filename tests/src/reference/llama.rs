@@ -49,8 +49,19 @@ pub struct Sparse {
     pub sinks: usize,
     /// The one position that every query is rotated to for scoring codewords.
     pub relative_position: usize,
-    /// Whether what is not attended is estimated.
-    pub tail: bool,
+    /// How what is not attended is estimated.
+    pub tail: Estimate,
+}
+
+/// With which scores codes are estimated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Estimate {
+    /// They are not.
+    None,
+    /// Those at the relative position.
+    Fixed,
+    /// The average of those at all distances from the newest token to the ones that retrieval chooses from.
+    Averaged,
 }
 
 /// What is cached of one kv head.
@@ -209,16 +220,42 @@ impl Llama {
         let rotated = self.rotate_rows(queries, group, self.length - 1);
         let (keys, values, attended, scale) =
             (&cache.keys, &cache.values, &retrieved.attended, self.shape.scale());
-        let out = if sparse.tail {
+        let out = if sparse.tail != Estimate::None {
             let first_of_window = self.length.saturating_sub(window);
             let always: Vec<bool> = (0..self.length).map(|at| at < sinks || at >= first_of_window).collect();
             let context = Context { keys, values, codes: &cache.codes, attended, always: &always };
+            let scores = match sparse.tail {
+                Estimate::Averaged => self.averaged_scores(codebook, queries, window, sinks),
+                _ => scores,
+            };
             let heads = rotated.chunks_exact(d).zip(&scores);
             heads.flat_map(|(query, scores)| attend_with_tail(&context, query, scores, scale)).collect()
         } else {
             attend(&rotated, keys, values, d, scale, attended)
         };
         (out, picked as f64 / self.length as f64)
+    }
+
+    /// Scores of the codes by query, averaged over the distances to tokens that are neither sinks nor in the window.
+    fn averaged_scores(
+        &self,
+        codebook: &Codebook,
+        queries: &[f64],
+        window: usize,
+        sinks: usize,
+    ) -> Vec<Vec<f64>> {
+        let (group, d) = (self.shape.group(), self.shape.head_dim);
+        let distances: Vec<usize> =
+            (sinks..self.length.saturating_sub(window)).map(|at| self.length - 1 - at).collect();
+        let mut averages = vec![vec![0.0; codebook.codes]; group];
+        for &distance in &distances {
+            for (average, query) in
+                averages.iter_mut().zip(self.rotate_rows(queries, group, distance).chunks_exact(d))
+            {
+                add_scaled(average, 1.0 / distances.len() as f64, &codebook.scores(query));
+            }
+        }
+        averages
     }
 
     /// Decode step 1: appends keys, rotated to their positions from start on, values and the codes of the

@@ -4,7 +4,7 @@ use std::f64::consts::{LN_2, SQRT_2};
 
 use super::super::relative_error;
 use super::super::rope::{Scaling, rope_frequencies};
-use super::{Codebook, HashMap, Llama, Shape, Sparse};
+use super::{Codebook, Estimate, HashMap, Llama, Shape, Sparse};
 
 /// Two query heads of two elements, on one kv head unless a test says otherwise, hidden size 2, three
 /// tokens. Every projection is zero until a test sets it, in the last layer; eps is 0 and all norm
@@ -84,7 +84,7 @@ impl Tiny {
 }
 
 fn sparse(retrieve: f64, window: usize, sinks: usize) -> Option<Sparse> {
-    Some(Sparse { retrieve, window, sinks, relative_position: 2048, tail: false })
+    Some(Sparse { retrieve, window, sinks, relative_position: 2048, tail: Estimate::None })
 }
 
 fn assert_close(got: &[f64], want: &[f64]) {
@@ -236,7 +236,8 @@ fn a_sparse_step_attends_the_best_scoring_code_at_true_positions() {
         // int(0.4 * 5) = 2: both tokens of the better code, and the window's newest. All true scores are
         // zero to 1e-8, so the value is the mean of (1, 1), (1, 1) and (1, -1): (1, 1/3); times 3, added
         // to (1, -1): (4, 0).
-        let sparse = Some(Sparse { retrieve: 0.4, window: 1, sinks: 0, relative_position: 22, tail: false });
+        let sparse =
+            Some(Sparse { retrieve: 0.4, window: 1, sinks: 0, relative_position: 22, tail: Estimate::None });
         let logits = model.forward(&[1], 4, sparse);
         let root = 8.0_f64.sqrt();
         let error = relative_error(&logits, &[4.0 / root, 4.0 / root, 8.0 / root]);

@@ -5,15 +5,18 @@
 //! then [`Partial::merge`] in the chunks' order, then [`attend_rest`] per kv head. Both ways give the same bits, on any
 //! number of threads.
 
+mod sparsity;
+
 use crate::{
     Codebook, Kernels,
     attention::{Partial, Selection},
     error::{Error, Result, expect_len},
-    kv::{KvRows, Rows},
+    kv::{KvRows, Rows, check_group},
     retrieval::{RetrievalIndex, RetrievalScratch},
     rows::BLOCK,
     tail::{Rest, ValueSums},
 };
+pub use sparsity::{Sparsity, Tail};
 use std::ops::Range;
 
 /// How many of a kv head's `rows` one call of [`Kernels::attend`] takes when a step is split up: a quarter of them, so
@@ -21,50 +24,6 @@ use std::ops::Range;
 /// Rapids: with calls of 1024 rows, dense decode at 128K tokens reads 8% less.
 pub fn attend_chunk(rows: usize) -> usize {
     rows.div_ceil(4).next_multiple_of(BLOCK).clamp(1024, 8192)
-}
-
-/// What is attended besides the retrieved tokens, and how many of those there are.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sparsity {
-    /// Share of the context that each query head retrieves (the paper's top-k), 0.03 unless told otherwise.
-    pub retrieve: f64,
-    /// Last positions that are always attended, the current one included.
-    pub window: usize,
-    /// First positions that are always attended.
-    pub sinks: usize,
-    /// Whether what is not attended is estimated, see [`crate::tail`]; it is, unless told otherwise: on the demo model the attention
-    /// output is then 1.7 to 3.3 times closer to dense attention's for a fifth to a quarter more time, and at 1% retrieved
-    /// closer in less time than without at 3% (docs/tail.md, docs/benchmarks.md).
-    pub tail: bool,
-}
-
-impl Default for Sparsity {
-    fn default() -> Self {
-        Self { retrieve: 0.03, window: 64, sinks: 8, tail: true }
-    }
-}
-
-impl Sparsity {
-    /// Tokens that each query head retrieves from a context of `tokens`: `retrieve · tokens`, rounded down.
-    pub fn take(&self, tokens: usize) -> usize {
-        (self.retrieve * tokens as f64) as usize
-    }
-
-    /// Checks the share, which must be a number from 0 on; 1 and above attend to everything.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] otherwise.
-    pub fn check(&self) -> Result<()> {
-        if self.retrieve.is_finite() && self.retrieve >= 0.0 && self.window > 0 {
-            return Ok(());
-        }
-        let got = format!("{} with a window of {}", self.retrieve, self.window);
-        Err(Error::Unsupported {
-            what: "retrieve share",
-            got,
-            supported: "0 and above, with a window from 1 on",
-        })
-    }
 }
 
 /// The codes of one kv head's tokens in one sequence: all of them, and indexed those that have left the window.
@@ -118,6 +77,11 @@ impl HeadIndex {
         Ok(())
     }
 
+    /// What is attended.
+    pub const fn sparsity(&self) -> Sparsity {
+        self.sparsity
+    }
+
     /// The codes of all tokens so far.
     pub fn codes(&self) -> &[u16] {
         &self.codes
@@ -146,7 +110,7 @@ impl HeadIndex {
         scratch: &mut RetrievalScratch,
         positions: &mut Vec<u32>,
     ) -> Result<Choice> {
-        if self.sparsity.tail {
+        if self.sparsity.tail.is_on() {
             expect_len("KV rows", rows.len(), self.codes.len())?;
         }
         let tokens = self.codes.len();
@@ -169,7 +133,7 @@ impl HeadIndex {
     /// Indexes tokens that have left the window.
     fn add_to_index(&mut self, kernels: &dyn Kernels, rows: Rows<'_>, positions: Range<usize>) -> Result<()> {
         self.index.extend(positions.start, &self.codes[positions.clone()])?;
-        if self.sparsity.tail {
+        if self.sparsity.tail.is_on() {
             let sums = match &mut self.sums {
                 Some(sums) => sums,
                 none => none.insert(ValueSums::new(self.index.codes(), rows)?),
@@ -187,6 +151,8 @@ pub struct StepInput<'a> {
     pub queries: &'a [f32],
     /// `[group, head_dim]`: the same queries, rotated to the fixed relative position.
     pub windowed_queries: &'a [f32],
+    /// `[group, head_dim]`: the same queries, rotated by [`Sparsity::averaged_rotation`]; empty, if there is none.
+    pub averaged_queries: &'a [f32],
     /// `[head_dim]`: the key, not rotated.
     pub key: &'a [f32],
     /// `[head_dim]`: the key, rotated to the token's position.
@@ -198,6 +164,9 @@ pub struct StepInput<'a> {
 /// Working memory of a step, to be kept between steps.
 #[derive(Debug, Clone, Default)]
 pub struct StepScratch {
+    /// Windowed queries, then averaged ones.
+    queries: Vec<f32>,
+    /// `[queries, codes]`
     scores: Vec<f32>,
     retrieval: RetrievalScratch,
     positions: Vec<u32>,
@@ -213,7 +182,9 @@ struct RestScratch {
     /// Attended positions of codes of which a part is left, and their slots.
     boundary: Vec<u32>,
     boundary_slots: Vec<u16>,
-    /// `[group]`: q·μ, see [`Codebook::center`], not scaled.
+    /// Where the scores begin that codes are estimated with.
+    first_score: usize,
+    /// `[group]`: q·μ of those, see [`Codebook::center`], not scaled.
     centers: Vec<f64>,
 }
 
@@ -271,18 +242,26 @@ pub fn choose_rows(
     expect_len("rotated key", input.rotated_key.len(), head_dim)?;
     expect_len("value", input.value.len(), head_dim)?;
     let group = input.windowed_queries.len() / head_dim;
-    scratch.scores.resize(book.codes() * group, 0.0);
-    let newest = Some(input.key);
-    let code = kernels.codeword_scores(book, input.windowed_queries, newest, &mut scratch.scores)?;
+    check_group(group)?;
+    let is_averaged = index.sparsity.tail == Tail::Averaged;
+    let averaged = if is_averaged { input.windowed_queries.len() } else { 0 };
+    expect_len("averaged queries", input.averaged_queries.len(), averaged)?;
+    let StepScratch { queries, scores, retrieval, positions, rest, .. } = scratch;
+    queries.clear();
+    queries.extend_from_slice(input.windowed_queries);
+    queries.extend_from_slice(input.averaged_queries);
+    scores.resize(book.codes() * queries.len() / head_dim, 0.0);
+    let code = kernels.codeword_scores(book, queries, Some(input.key), scores)?;
     rows.append(input.rotated_key, input.value)?;
     index.append(&code.map_or([0; 1], |code| [code]));
-    let StepScratch { scores, retrieval, positions, rest, .. } = scratch;
-    let choice = index.choose(kernels, rows.rows(), scores, retrieval, positions)?;
+    let windowed_scores = &scores[..book.codes() * group];
+    let choice = index.choose(kernels, rows.rows(), windowed_scores, retrieval, positions)?;
     if let Some(sums) = &index.sums {
         rest.fill(&index.index, sums, retrieval.prefixes());
-        let queries = input.windowed_queries.chunks_exact(head_dim);
+        rest.first_score = if is_averaged { windowed_scores.len() } else { 0 };
+        let queries = if is_averaged { input.averaged_queries } else { input.windowed_queries };
         rest.centers.clear();
-        rest.centers.extend(queries.map(|query| center_score(query, book.center())));
+        rest.centers.extend(queries.chunks_exact(head_dim).map(|query| center_score(query, book.center())));
     }
     Ok(choice)
 }
@@ -306,13 +285,13 @@ pub fn attend_rest(
     out: &mut Partial,
 ) -> Result<usize> {
     let Some(sums) = &index.sums else { return Ok(0) };
-    let RestScratch { left, boundary, boundary_slots, centers } = &scratch.rest;
+    let RestScratch { left, boundary, boundary_slots, first_score, centers } = &scratch.rest;
     let offsets: Vec<f32> = centers.iter().map(|center| (center * f64::from(scale)) as f32).collect();
     let rest = Rest {
         sums: sums.sums(),
         codes: sums.codes(),
         left,
-        scores: &scratch.scores,
+        scores: scratch.scores.get(*first_score..).unwrap_or_default(),
         offsets: &offsets,
         scale,
         rows,
