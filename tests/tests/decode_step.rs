@@ -294,14 +294,14 @@ proptest! {
     fn a_step_that_does_not_fit_is_an_error_and_leaves_rows_and_codes_alike(
         (group, other_group) in (0_usize..=18, 0_usize..=18),
         lengths in (0_usize..=40, 0_usize..=40, 0_usize..=40, 0_usize..=300),
-        right in any::<[bool; 6]>(),
+        (right, odd) in (any::<[bool; 6]>(), prop_oneof![3 => Just(0_usize), 1 => Just(8)]),
     ) {
         let head_dim = 16;
         let given = |right: bool, needed: usize, other: usize| vec![1.0; if right { needed } else { other }];
         let token = Token {
             queries: given(right[0], group * head_dim, other_group * head_dim),
-            windowed_queries: vec![1.0; group * head_dim],
-            averaged_queries: given(right[5], group * head_dim, other_group * head_dim),
+            windowed_queries: vec![1.0; group * head_dim + odd],
+            averaged_queries: given(right[5], group * head_dim + odd, other_group * head_dim),
             key: given(right[1], head_dim, lengths.0),
             rotated_key: given(right[2], head_dim, lengths.1),
             value: given(right[3], head_dim, lengths.2),
@@ -312,6 +312,7 @@ proptest! {
             let mut index = HeadIndex::new(2, Sparsity { tail: Tail::Averaged, ..Sparsity::default() }).unwrap();
             let mut out = given(right[4], group * head_dim, lengths.3);
             let fits = (1..=16).contains(&group)
+                && odd == 0
                 && token.queries.len() == out.len()
                 && token.averaged_queries.len() == token.windowed_queries.len()
                 && (1..=16).contains(&(out.len() / head_dim))

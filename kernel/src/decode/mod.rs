@@ -243,6 +243,7 @@ pub fn choose_rows(
     expect_len("value", input.value.len(), head_dim)?;
     let group = input.windowed_queries.len() / head_dim;
     check_group(group)?;
+    expect_len("windowed queries", input.windowed_queries.len(), group * head_dim)?;
     let is_averaged = index.sparsity.tail == Tail::Averaged;
     let averaged = if is_averaged { input.windowed_queries.len() } else { 0 };
     expect_len("averaged queries", input.averaged_queries.len(), averaged)?;
