@@ -36,9 +36,10 @@ pub struct Sparsity {
     /// First positions that are always attended.
     pub sinks: usize,
     /// How what is not attended is estimated: it is, by the scores that are there, unless told otherwise. On the demo model the attention
-    /// output is then 1.7 to 3.3 times closer to dense attention's for a fifth to a quarter more time, and at 1% retrieved
-    /// closer in less time than without at 3%. Averaged scores are closer still, by up to two times, but not the default: a step takes up
-    /// to 1.36 times as long as without, and 1.3 is what the estimate was to cost (docs/tail.md, docs/benchmarks.md).
+    /// output is then 1.7 to 3.3 times closer to dense attention's for a quarter more time at most, and at 1% retrieved
+    /// closer in less time than without at 3%. Averaged scores are always closer still, 1.8 to 8 times closer than without, but not the
+    /// default: with them a step takes 1.23 to 1.40 times as long, and 1.3 is what the estimate was to cost (docs/tail.md,
+    /// docs/benchmarks.md).
     pub tail: Tail,
 }
 

@@ -66,7 +66,7 @@ enum AttentionName {
 enum TailName {
     /// With the scores that retrieval goes by.
     On,
-    /// With scores averaged over the distances of the context: closer still, for some eight percent more time.
+    /// With scores averaged over the distances of the context: closer still, for about a tenth more time.
     Averaged,
     /// Not at all.
     Off,

@@ -13,7 +13,7 @@ const WIDTH: u32 = 360;
 const HEIGHT: u32 = 250;
 
 /// The errors that there is room for.
-const ERRORS: Range<f64> = 0.05..1.2;
+const ERRORS: Range<f64> = 0.02..1.2;
 
 /// Lines of as many codewords have one colour; those with the estimate are thick, those with averaged scores thin, those without have
 /// rings.
