@@ -89,7 +89,7 @@ impl<'a> Weights<'a> {
     #[inline(always)]
     fn new<S: Simd>(s: S, rest: &Rest<'_>, attended: &Partial, memory: &'a mut Memory) -> Self {
         let (slots, group) = (rest.codes.len(), rest.offsets.len());
-        // Whole blocks, so that these are what is weighed where nothing is skipped.
+        // Whole registers, and whole words of marks.
         let stride = slots.next_multiple_of(BLOCK);
         memory.of.resize(group * stride);
         memory.left.resize(stride);
