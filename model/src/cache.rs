@@ -125,10 +125,11 @@ pub fn index_bytes(config: &Config, codes: usize, tokens: usize) -> u128 {
 }
 
 /// Bytes of sums of values that a context of `tokens` takes, in all layers, where what is not attended is estimated: the numbers
-/// of each sum, two bytes each beside rows of 16 bits, its scale there, and what says which code it is of. Codes without tokens have none.
+/// of each sum, two bytes each beside rows of 16 bits, its scale there, and what says which code it is of. Codes without tokens have none
+/// until half of all have some.
 pub fn tail_bytes(config: &Config, dtype: Dtype, codes: usize, tokens: usize) -> u128 {
     let heads = (config.num_hidden_layers * config.num_key_value_heads) as u128;
-    let sums = codes.min(tokens) as u128;
+    let sums = if 2 * tokens > codes { codes } else { tokens } as u128;
     let width = row_width(config.head_dim) as u128;
     let sum = if dtype == Dtype::F32 { 4 * width } else { 2 * width + 4 };
     heads * (sums * (sum + 6) + 4 * codes as u128)

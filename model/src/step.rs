@@ -41,7 +41,7 @@ pub struct ReadCount {
     pub tail_bytes: u64,
     /// Codes whose sums were read.
     pub tail_codes: u64,
-    /// Codes that had sums.
+    /// Codes that sums were kept of: all, once there is room for all, also those without tokens.
     pub tail_codes_held: u64,
     /// Bytes of KV rows that dense attention would have read.
     pub dense_bytes: u64,
@@ -88,7 +88,7 @@ impl ReadCount {
         (self.tokens > 0).then(|| self.picked as f64 / self.tokens as f64)
     }
 
-    /// Codes whose sums were read over those that had any; none without an estimate.
+    /// Codes whose sums were read over those that sums were kept of; none without an estimate.
     pub fn tail_codes_share(&self) -> Option<f64> {
         (self.tail_codes_held > 0).then(|| self.tail_codes as f64 / self.tail_codes_held as f64)
     }

@@ -78,7 +78,7 @@ struct Report {
     kv_bytes_read_share: Option<f64>,
     kv_bytes_read: u64,
     kv_bytes_dense: u64,
-    /// Codes whose sums of values were read over those that have any; nothing without an estimate of what is not attended.
+    /// Codes whose sums of values were read over those that sums are kept of; nothing without an estimate of what is not attended.
     tail_codes_read_share: Option<f64>,
     attention: &'static str,
     backend: &'static str,
