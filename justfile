@@ -22,7 +22,7 @@ codegen *options:
 fuzz seconds="60":
     fuzz/run {{seconds}}
 
-# How far sparse attention is from dense attention by what it reads: docs/tail.md and docs/tail.svg.
+# How far sparse attention is from dense attention by what it reads: docs/estimate.md and docs/estimate.svg.
 attention-error:
     cargo run --release -p a2ats-tests --bin attention_error
 

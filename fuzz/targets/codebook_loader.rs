@@ -8,7 +8,10 @@ use a2ats_model::{
     codebooks::{FORMAT, FORMAT_VERSION, fingerprint},
     weights::Tensors,
 };
-use a2ats_tests::inputs::{Noise, rounded};
+use a2ats_tests::{
+    calls,
+    inputs::{Noise, rounded},
+};
 use arbitrary::{Arbitrary, Result, Unstructured};
 use half::{bf16, f16};
 use libfuzzer_sys::fuzz_target;
@@ -339,9 +342,8 @@ fn model() -> &'static Llama {
 /// Scores and codes with the codebook of one head; the scores, less that of the first codeword.
 fn scores_of(book: &Codebook, queries: &[f32]) -> Vec<Vec<f32>> {
     let on_backend = |kernels: &'static dyn Kernels| {
-        let mut scores = vec![f32::NAN; book.codes()];
         let key = &queries[..HEAD_DIM];
-        let newest = kernels.codeword_scores(book, queries, Some(key), &mut scores).expect("the shapes fit");
+        let (scores, newest) = calls::scores(kernels, book, queries, key).expect("the shapes fit");
         let mut codes = [u16::MAX; 3];
         kernels.encode(book, &key.repeat(3), &mut codes).expect("the shapes fit");
         for code in codes.into_iter().chain(newest) {

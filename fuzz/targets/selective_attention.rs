@@ -4,11 +4,12 @@
 
 use a2ats_kernel::{
     Dtype, Kernels,
-    attention::{Partial, Selection},
+    attention::{Partial, Scratch},
     available,
-    kv::Rows,
+    rows::{Rows, Run, Runs},
 };
 use a2ats_tests::{
+    calls::runs_of,
     inputs::{Guarded, Noise, ROUNDING, Stored, assert_close, query_precision, rounded},
     reference::{attention::attend, to_f64},
 };
@@ -82,14 +83,10 @@ impl Attended {
         }
     }
 
-    fn selection(&self) -> Selection<'_> {
-        self.part(0..self.len())
-    }
-
-    fn part(&self, part: Range<usize>) -> Selection<'_> {
+    fn runs(&self) -> Vec<Run> {
         match self {
-            Self::Range(range) => Selection::Range(range.start + part.start..range.start + part.end),
-            Self::Positions(positions) => Selection::Positions(&positions[part]),
+            Self::Range(range) => vec![Run::new(0, range.clone())],
+            Self::Positions(positions) => runs_of(positions),
         }
     }
 
@@ -240,17 +237,16 @@ fn backends() -> &'static [&'static dyn Kernels] {
 /// Attention in parts, merged in their order. `whole` and `part` come with what the last case left in them.
 fn attend_in_parts(
     kernels: &dyn Kernels,
-    rows: Rows<'_>,
+    rows: &Runs<'_>,
     (case, queries): (&Case, &[f32]),
-    whole: &mut Partial,
-    part: &mut Partial,
+    scratch: &mut Scratch,
+    [whole, part]: &mut [Partial; 2],
 ) {
     let ends = case.cuts.iter().copied().chain([case.attended.len()]);
     let starts = [0].into_iter().chain(case.cuts.iter().copied());
     for (i, (start, end)) in starts.zip(ends).enumerate() {
         let target = if i == 0 { &mut *whole } else { &mut *part };
-        let selection = case.attended.part(start..end);
-        kernels.attend(rows, &selection, queries, case.scale, target).expect("the parts lie inside the rows");
+        kernels.attend(rows, start..end, queries, case.scale, scratch, target).expect("the parts lie inside");
         if i > 0 {
             whole.merge(part).expect("the parts are of the same queries");
         }
@@ -260,17 +256,19 @@ fn attend_in_parts(
 /// Requests that do not fit are errors and leave what was computed before, which can be compared if it is numbers.
 fn check_refusals(
     kernels: &dyn Kernels,
-    rows: Rows<'_>,
+    rows: &Runs<'_>,
     (case, queries, tame): (&Case, &[f32], bool),
+    scratch: &mut Scratch,
     partial: &mut Partial,
 ) {
-    let beyond = [Selection::Range(0..case.rows + 1), Selection::Positions(&[case.rows as u32])];
     let before = partial.clone();
-    let refused = beyond.iter().map(|selection| (selection, queries));
-    let selection = case.attended.selection();
-    for (selection, queries) in refused.chain([(&selection, &queries[1..]), (&selection, &[])]) {
-        let done = kernels.attend(rows, selection, queries, case.scale, partial);
-        assert!(done.is_err(), "{}: {selection:?}", kernels.name());
+    let all = rows.len();
+    for (part, queries) in [(0..all + 1, queries), (0..all, &queries[1..]), (0..all, &[])] {
+        let done = kernels.attend(rows, part, queries, case.scale, scratch, partial);
+        assert!(done.is_err(), "{}", kernels.name());
+    }
+    for run in [Run::new(0, 0..case.rows + 1), Run::new(1, 0..1)] {
+        assert!(Runs::new(rows.areas(), &[run]).is_err(), "{run:?}");
     }
     assert!(!tame || *partial == before, "{}: an error changes nothing", kernels.name());
 }
@@ -278,25 +276,30 @@ fn check_refusals(
 fuzz_target!(|case: Case| {
     let tokens = Tokens::new(&case);
     let stored = Stored::rows(case.dtype, &tokens.keys, &tokens.values, case.head_dim, case.offsets[0]);
-    let rows = Rows::new(stored.elements(), case.head_dim).expect("even head_dims in 16..=256 are supported");
+    let area =
+        [Rows::new(stored.elements(), case.head_dim).expect("even head_dims in 16..=256 are supported")];
+    let runs = case.attended.runs();
+    let rows = Runs::new(&area, &runs).expect("rows that there are");
     let queries = Guarded::new(&tokens.queries, case.offsets[1]);
     let expected = tokens.tame.then(|| Expected::new(&case, &tokens));
-    let (mut whole, mut part) = (Partial::default(), Partial::default());
+    let (mut partials, mut scratch) = ([Partial::default(), Partial::default()], Scratch::default());
     for &kernels in backends() {
         let mut out = Guarded::new(&vec![f32::NAN; queries.len()], case.offsets[0]);
         for in_parts in [false, true] {
             if in_parts {
-                attend_in_parts(kernels, rows, (&case, &queries), &mut whole, &mut part);
+                attend_in_parts(kernels, &rows, (&case, &queries), &mut scratch, &mut partials);
             } else {
-                let selection = case.attended.selection();
-                kernels.attend(rows, &selection, &queries, case.scale, &mut whole).expect("the request fits");
+                let whole = &mut partials[0];
+                kernels
+                    .attend(&rows, 0..rows.len(), &queries, case.scale, &mut scratch, whole)
+                    .expect("the request fits");
             }
-            whole.finish(&mut out).expect("the output is as long as the queries");
+            partials[0].finish(&mut out).expect("the output is as long as the queries");
             if let Some(expected) = &expected {
                 let allowed = allowed_errors(kernels, &case, expected);
                 assert_close(kernels.name(), &out, &expected.values, &allowed, 1.0);
             }
         }
-        check_refusals(kernels, rows, (&case, &queries, tokens.tame), &mut whole);
+        check_refusals(kernels, &rows, (&case, &queries, tokens.tame), &mut scratch, &mut partials[0]);
     }
 });

@@ -6,8 +6,10 @@
 
 use a2ats_kernel::{
     Codebook, Dtype, Kernels, available,
+    decode::{Choice, Sparsity},
     elementwise::Rotation,
-    retrieval::{RetrievalIndex, RetrievalScratch},
+    retrieval::{Scratch, retrieve},
+    store::Store,
 };
 use a2ats_tests::inputs::{Noise, unit_matrix};
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -71,25 +73,28 @@ fn choice(criterion: &mut Criterion) {
     let mut noise = Noise::new(43);
     let tokens = 128 << 10;
     let codes: Vec<u16> = (0..tokens).map(|_| noise.below(CODEWORDS) as u16).collect();
-    let mut index = RetrievalIndex::new(CODEWORDS).expect("4096 codewords are allowed");
-    index.extend(0, &codes).expect("positions start at 0");
+    let sparsity = Sparsity { window: 1, sinks: 0, ..Sparsity::default() };
+    let mut store = Store::new(sparsity.layout(Dtype::Bf16, 16, CODEWORDS), tokens).expect("address space");
+    let zeros = vec![0.0; 16 * tokens];
+    store.append(&zeros, &zeros, &codes).expect("the store has room");
+    store.sort(available()[0]).expect("memory for the rows laid out by code");
     // Sums of uniform numbers are spread as scores are: nearly normally.
     let mut scores = vec![0.0; GROUP * CODEWORDS];
     for _ in 0..6 {
         scores.iter_mut().zip(noise.vector(GROUP * CODEWORDS, 1.0)).for_each(|(sum, x)| *sum += x);
     }
-    let mut scratch = RetrievalScratch::default();
-    on_each(criterion, "retrieve_select", |bencher, kernels| {
-        bencher.iter(|| index.select(kernels, &scores, tokens * 3 / 100, &mut scratch).expect("whole heads"));
-    });
-    let mut positions = Vec::new();
-    on_each(criterion, "retrieve_with_positions", |bencher, kernels| {
+    let (mut counts, mut prefixes, mut scratch) = (Vec::new(), Vec::new(), Scratch::default());
+    store.counts(&mut counts).expect("memory for the counts");
+    on_each(criterion, "retrieve", |bencher, kernels| {
         bencher.iter(|| {
-            positions.clear();
-            index
-                .retrieve(kernels, &scores, tokens * 3 / 100, &mut scratch, &mut positions)
+            let take = tokens * 3 / 100;
+            retrieve(kernels, &scores, &counts, take, &store, &mut scratch, &mut prefixes)
                 .expect("whole heads");
         });
+    });
+    let mut choice = Choice::default();
+    on_each(criterion, "choose", |bencher, kernels| {
+        bencher.iter(|| choice.choose(kernels, &mut store, &sparsity, &scores).expect("whole heads"));
     });
 }
 

@@ -13,9 +13,10 @@
 
 use a2ats_kernel::{
     Dtype, Error,
-    attention::{Partial, Selection},
+    attention::{Partial, Scratch},
     by_name,
-    kv::KvRows,
+    rows::{Run, Runs},
+    store::{Layout, Store},
 };
 
 const ROWS: usize = 2048;
@@ -31,12 +32,15 @@ fn main() -> Result<(), Error> {
     };
     let numbers: Vec<f32> =
         (0..ROWS * HEAD_DIM).map(|i| (i.wrapping_mul(2_654_435_761) % 2048) as f32 / 1024.0 - 1.0).collect();
-    let mut rows = KvRows::new(Dtype::Bf16, HEAD_DIM, ROWS)?;
-    rows.append(&numbers, &numbers)?;
+    let layout = Layout { dtype: Dtype::Bf16, head_dim: HEAD_DIM, codes: 0, window: 1, sinks: 0 };
+    let mut store = Store::new(layout, ROWS)?;
+    store.append(&numbers, &numbers, &[])?;
+    let (areas, runs) = (store.areas(), [Run::new(0, 0..ROWS)]);
+    let rows = Runs::new(&areas, &runs)?;
     let mut partial = Partial::default();
     let mut out = vec![0.0; GROUP * HEAD_DIM];
     let queries = &numbers[..GROUP * HEAD_DIM];
-    by_name(&isa)?.attend(rows.rows(), &Selection::Range(0..attended), queries, 0.088, &mut partial)?;
+    by_name(&isa)?.attend(&rows, 0..attended, queries, 0.088, &mut Scratch::default(), &mut partial)?;
     partial.finish(&mut out)?;
     println!("{}", out[0]);
     Ok(())

@@ -2,89 +2,91 @@
 
 use crate::{
     arch,
-    attention::{self, Causal, Partial, Selection, Visible},
-    clustering::{self, Candidates, Nearest},
-    codebook::{self, Codebook},
+    attention::{self, Causal, Partial},
+    codebook::{self, BestCode, Codebook, Probes},
     dtype::Dtype,
     elementwise::{self, Rotation},
     error::{Error, Result},
-    kv::Rows,
+    estimate::{self, Part, Unattended},
+    internals::Internals,
     linear::{self, Inputs, Matrix, Precision},
-    retrieval::{self, Boundary},
+    rows::Runs,
     simd::Simd,
-    tail::{self, Rest, ValueSums},
 };
-use std::fmt;
+use std::{fmt, ops::Range};
 
 /// The kernel table of one instruction set. Implemented for every `Simd` there is, and for nothing else.
 ///
 /// Each method checks its shapes, then runs one coarse kernel compiled for the instruction set: one indirect call
-/// per kernel, none per dot product. Methods have no state and may run on any number of threads at once.
+/// per kernel, none per dot product. Methods have no state and may run on any number of threads at once; working memory is the
+/// caller's.
 ///
 /// # Errors
 /// All methods: [`Error::Length`], [`Error::Position`] or [`Error::Unsupported`] if the arguments do not fit together.
 /// Nothing is written then.
-pub trait Kernels: Send + Sync + private::Sealed {
+pub trait Kernels: Send + Sync + Internals {
     /// The name that `A2ATS_ISA` knows.
     fn name(&self) -> &'static str;
 
-    /// Scores of a group's `queries` (`[group, head_dim]`, rotated to the relative position) with all codewords,
-    /// `[group, codes]`, and, in the same pass, the code of the `newest` key (`[head_dim]`, not rotated) if there is
-    /// one. See [`crate::codebook`]: scores are relative to the codebook's center.
-    fn codeword_scores(
+    /// Brings into operand form, for every range of `book`'s codewords: `queries` (`[n, head_dim]`, rotated to the relative position)
+    /// of one sequence or of all that share the codebook, and their newest `keys` (`[m, head_dim]`, not rotated).
+    fn prepare_probes(
         &self,
         book: &Codebook,
         queries: &[f32],
-        newest: Option<&[f32]>,
-        scores: &mut [f32],
-    ) -> Result<Option<u16>>;
+        keys: &[f32],
+        probes: &mut Probes,
+    ) -> Result<()>;
 
-    /// The codes that one query head takes by these `scores`, given how many tokens each has, until it has `take`:
-    /// raises `prefixes` to `counts` where a code is taken whole, and describes the rest in `boundary`. All are
-    /// `[codes]`; `take` is above 0 and below the sum of `counts`. See [`crate::retrieval`].
-    fn select_codes(
+    /// Scores of the queries with some codewords, `[n, codes.len()]`; raises the best code so far of each key, `[m]`, where one of
+    /// these is better. See [`crate::codebook`]: scores are relative to the codebook's center.
+    fn codeword_scores(
         &self,
-        scores: &[f32],
-        counts: &[u32],
-        take: u32,
-        prefixes: &mut [u32],
-        boundary: &mut Boundary,
+        book: &Codebook,
+        probes: &Probes,
+        codes: Range<usize>,
+        scores: &mut [f32],
+        best: &mut [BestCode],
+        scratch: &mut codebook::Scratch,
     ) -> Result<()>;
 
     /// The codes of many keys, `[codes.len(), head_dim]`, not rotated.
     fn encode(&self, book: &Codebook, keys: &[f32], codes: &mut [u16]) -> Result<()>;
 
-    /// Attention of a group's `queries` (`[group, head_dim]`, rotated to their true position) over the selected rows.
-    /// See [`crate::attention`].
+    /// Attention of a group's `queries` (`[group, head_dim]`, rotated to their true position) over rows `part` of some runs. Fills
+    /// `out` anew. See [`crate::attention`].
     fn attend(
         &self,
-        rows: Rows<'_>,
-        selection: &Selection<'_>,
+        rows: &Runs<'_>,
+        part: Range<usize>,
         queries: &[f32],
         scale: f32,
+        scratch: &mut attention::Scratch,
         out: &mut Partial,
     ) -> Result<()>;
 
-    /// Adds the values of tokens that have left the window to their codes' sums: of the rows from position `first` on, which have
-    /// these codes. Where memory runs out, some of them are added.
-    fn sum_values(&self, sums: &mut ValueSums, rows: Rows<'_>, first: usize, codes: &[u16]) -> Result<()>;
-
-    /// Adds to `out`, attention over the rows that are attended, an estimate of the others; gives how many codes' sums of
-    /// values were read. See [`crate::tail`].
-    fn attend_rest(&self, rest: &Rest<'_>, out: &mut Partial) -> Result<usize>;
+    /// The estimate of a part of what is not attended. Fills `out` anew. See [`crate::estimate`].
+    fn estimate(
+        &self,
+        what: &Unattended<'_>,
+        part: &Part,
+        scratch: &mut estimate::Scratch,
+        out: &mut Partial,
+    ) -> Result<()>;
 
     /// Causal attention for prefill; `out` is `[positions, group, head_dim]`.
-    fn attend_causal(&self, request: &Causal<'_>, out: &mut [f32]) -> Result<()>;
+    fn attend_causal(
+        &self,
+        request: &Causal<'_>,
+        scratch: &mut attention::Scratch,
+        out: &mut [f32],
+    ) -> Result<()>;
 
     /// Brings input vectors, `[n, cols]`, into the form that products with weights of `dtype` want.
     fn prepare(&self, inputs: &[f32], cols: usize, dtype: Dtype, precision: Precision) -> Result<Inputs>;
 
     /// `out[r][t] = weights[r] · inputs[t]`; `out` is `[rows, n]`. See [`crate::linear`].
     fn product(&self, weights: Matrix<'_>, inputs: &Inputs, out: &mut [f32]) -> Result<()>;
-
-    /// Compares each of `points`, `[n, dim]`, with all candidates; raises `best` where one is better. See
-    /// [`crate::clustering`].
-    fn nearest(&self, points: &[f32], candidates: &Candidates<'_>, best: &mut Nearest<'_>) -> Result<()>;
 
     /// RMSNorm of each vector of `x`, `[n, weight.len()]`, in place.
     fn rms_norm(&self, x: &mut [f32], weight: &[f32], epsilon: f32) -> Result<()>;
@@ -97,11 +99,6 @@ pub trait Kernels: Send + Sync + private::Sealed {
 
     /// Softmax in place.
     fn softmax(&self, x: &mut [f32]);
-}
-
-mod private {
-    pub trait Sealed {}
-    impl<S: super::Simd> Sealed for S {}
 }
 
 impl fmt::Debug for dyn Kernels {
@@ -117,82 +114,85 @@ impl<S: Simd> Kernels for S {
         S::NAME
     }
 
-    fn codeword_scores(
+    fn prepare_probes(
         &self,
         book: &Codebook,
         queries: &[f32],
-        newest: Option<&[f32]>,
-        scores: &mut [f32],
-    ) -> Result<Option<u16>> {
-        book.check_scores(queries, newest, scores)?;
-        Ok(self.vectorize(
-            #[inline(always)]
-            || codebook::scores(*self, book, queries, newest, scores),
-        ))
-    }
-
-    fn select_codes(
-        &self,
-        scores: &[f32],
-        counts: &[u32],
-        take: u32,
-        prefixes: &mut [u32],
-        boundary: &mut Boundary,
+        keys: &[f32],
+        probes: &mut Probes,
     ) -> Result<()> {
-        retrieval::check_select(scores, counts, prefixes)?;
+        book.check_prepare(queries, keys)?;
         self.vectorize(
             #[inline(always)]
-            || retrieval::select(*self, scores, counts, take, prefixes, boundary),
+            || codebook::prepare(*self, book, queries, keys, probes),
+        );
+        Ok(())
+    }
+
+    fn codeword_scores(
+        &self,
+        book: &Codebook,
+        probes: &Probes,
+        codes: Range<usize>,
+        scores: &mut [f32],
+        best: &mut [BestCode],
+        scratch: &mut codebook::Scratch,
+    ) -> Result<()> {
+        book.check_scores(S::NAME, probes, &codes, scores, best)?;
+        self.vectorize(
+            #[inline(always)]
+            || codebook::scores(*self, book, probes, codes, scores, best, scratch),
         );
         Ok(())
     }
 
     fn encode(&self, book: &Codebook, keys: &[f32], codes: &mut [u16]) -> Result<()> {
         book.check_encode(keys, codes)?;
-        self.vectorize(
-            #[inline(always)]
-            || codebook::encode(*self, book, keys, codes),
-        );
+        codebook::encode(*self, book, keys, codes);
         Ok(())
     }
 
     fn attend(
         &self,
-        rows: Rows<'_>,
-        selection: &Selection<'_>,
+        rows: &Runs<'_>,
+        part: Range<usize>,
         queries: &[f32],
         scale: f32,
+        scratch: &mut attention::Scratch,
         out: &mut Partial,
     ) -> Result<()> {
-        attention::check_attend(&rows, selection, queries)?;
+        attention::check_attend(rows, &part, queries)?;
+        let (visible, precision) = (attention::Visible::All, Precision::Full);
+        let request = attention::Request { queries, head_dim: rows.head_dim(), scale, visible, precision };
         self.vectorize(
             #[inline(always)]
-            || attention::attend(*self, rows, selection, queries, scale, Visible::All, Precision::Full, out),
+            || attention::attend(*self, rows, part, &request, scratch, out),
         );
         Ok(())
     }
 
-    fn sum_values(&self, sums: &mut ValueSums, rows: Rows<'_>, first: usize, codes: &[u16]) -> Result<()> {
-        sums.check(codes, &rows, first)?;
-        self.vectorize(
-            #[inline(always)]
-            || codes.iter().zip(first..).try_for_each(|(&code, position)| sums.add(code, rows, position)),
-        )
+    fn estimate(
+        &self,
+        what: &Unattended<'_>,
+        part: &Part,
+        scratch: &mut estimate::Scratch,
+        out: &mut Partial,
+    ) -> Result<()> {
+        what.check(part)?;
+        estimate::estimate(self.plain(), what, part, scratch, out);
+        Ok(())
     }
 
-    fn attend_rest(&self, rest: &Rest<'_>, out: &mut Partial) -> Result<usize> {
-        rest.check(out)?;
-        Ok(self.vectorize(
-            #[inline(always)]
-            || tail::attend_rest(*self, rest, out),
-        ))
-    }
-
-    fn attend_causal(&self, request: &Causal<'_>, out: &mut [f32]) -> Result<()> {
+    fn attend_causal(
+        &self,
+        request: &Causal<'_>,
+        scratch: &mut attention::Scratch,
+        out: &mut [f32],
+    ) -> Result<()> {
         attention::check_causal(request, out)?;
         self.vectorize(
             #[inline(always)]
-            || attention::attend_causal(*self, request, out),
+            || attention::attend_causal(*self, request, scratch, out),
         );
         Ok(())
     }
@@ -214,46 +214,41 @@ impl<S: Simd> Kernels for S {
         Ok(())
     }
 
-    fn nearest(&self, points: &[f32], candidates: &Candidates<'_>, best: &mut Nearest<'_>) -> Result<()> {
-        let dim = clustering::check(points, candidates, best)?;
-        self.vectorize(
-            #[inline(always)]
-            || clustering::nearest(*self, points, dim, candidates, best),
-        );
-        Ok(())
-    }
-
     fn rms_norm(&self, x: &mut [f32], weight: &[f32], epsilon: f32) -> Result<()> {
         elementwise::check_rms_norm(x, weight)?;
-        self.vectorize(
+        let s = self.plain();
+        s.vectorize(
             #[inline(always)]
-            || elementwise::rms_norm(*self, x, weight, epsilon),
+            || elementwise::rms_norm(s, x, weight, epsilon),
         );
         Ok(())
     }
 
     fn rotate(&self, heads: &mut [f32], rotation: &Rotation) -> Result<()> {
         elementwise::check_rotate(heads, rotation)?;
-        self.vectorize(
+        let s = self.plain();
+        s.vectorize(
             #[inline(always)]
-            || elementwise::rotate(*self, heads, rotation),
+            || elementwise::rotate(s, heads, rotation),
         );
         Ok(())
     }
 
     fn silu_mul(&self, gate: &mut [f32], up: &[f32]) -> Result<()> {
         elementwise::check_silu_mul(gate, up)?;
-        self.vectorize(
+        let s = self.plain();
+        s.vectorize(
             #[inline(always)]
-            || elementwise::silu_mul(*self, gate, up),
+            || elementwise::silu_mul(s, gate, up),
         );
         Ok(())
     }
 
     fn softmax(&self, x: &mut [f32]) {
-        self.vectorize(
+        let s = self.plain();
+        s.vectorize(
             #[inline(always)]
-            || elementwise::softmax(*self, x),
+            || elementwise::softmax(s, x),
         );
     }
 }
@@ -266,13 +261,15 @@ fn table<S: Simd>(token: S) -> &'static dyn Kernels {
     Box::leak(Box::new(token))
 }
 
-/// Every backend of this program, best first, with its table where this CPU can run it. The one list to extend.
-fn backends() -> Vec<(&'static str, Option<&'static dyn Kernels>)> {
-    fn entry<S: Simd>(token: Option<S>) -> (&'static str, Option<&'static dyn Kernels>) {
+/// A backend's name, and its table where this CPU can run it.
+type Entry = (&'static str, Option<&'static dyn Kernels>);
+
+/// Every backend of this program, best first. The one list to extend.
+fn backends() -> Vec<Entry> {
+    fn entry<S: Simd>(token: Option<S>) -> Entry {
         (S::NAME, token.map(table))
     }
-    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "sorted on x86-64 alone"))]
-    let mut backends = vec![
+    let backends = vec![
         #[cfg(target_arch = "x86_64")]
         entry(arch::avx512bf16::Avx512Bf16::try_new()),
         #[cfg(target_arch = "x86_64")]
@@ -286,7 +283,14 @@ fn backends() -> Vec<(&'static str, Option<&'static dyn Kernels>)> {
         entry(Some(arch::portable::Portable)),
     ];
     #[cfg(target_arch = "x86_64")]
-    if !arch::avx512bf16::is_faster() {
+    let backends = in_order(backends, arch::avx512bf16::is_faster());
+    backends
+}
+
+/// Puts the backend that multiplies pairs of bf16 behind the plain one where that is faster.
+#[cfg(target_arch = "x86_64")]
+fn in_order(mut backends: Vec<Entry>, pairs_are_faster: bool) -> Vec<Entry> {
+    if !pairs_are_faster {
         backends.swap(0, 1);
     }
     backends
@@ -321,5 +325,26 @@ pub fn select() -> Result<&'static dyn Kernels> {
     match std::env::var_os(ISA_VARIABLE) {
         Some(name) => by_name(&name.to_string_lossy()),
         None => Ok(available()[0]),
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::{backends, in_order};
+    use crate::arch::avx512bf16::is_faster;
+
+    #[test]
+    fn pairs_of_bf16_come_first_on_amd_and_second_on_intel() {
+        let names = |pairs_are_faster| -> Vec<&str> {
+            // As they are listed.
+            let listed = in_order(backends(), is_faster());
+            in_order(listed, pairs_are_faster).into_iter().map(|(name, _)| name).collect()
+        };
+        assert_eq!(names(true), ["avx512bf16", "avx512", "avx2", "portable"]);
+        assert_eq!(names(false), ["avx512", "avx512bf16", "avx2", "portable"]);
+        let vendor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        if vendor.contains("GenuineIntel") || vendor.contains("AuthenticAMD") {
+            assert_eq!(is_faster(), vendor.contains("AuthenticAMD"));
+        }
     }
 }

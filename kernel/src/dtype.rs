@@ -145,9 +145,9 @@ pub(crate) trait Element: bytemuck::Pod + Send + Sync + 'static {
         block
     }
 
-    /// Index in the registers' order of the element at `natural` place of a block of 2·`lanes` elements.
+    /// Index in the registers' order of the element at `natural` place of a block of 2·LANES elements.
     #[inline(always)]
-    fn register_place(natural: usize, _lanes: usize) -> usize {
+    fn register_place<S: Simd>(natural: usize) -> usize {
         natural
     }
 
@@ -182,10 +182,10 @@ pub(crate) trait Element: bytemuck::Pod + Send + Sync + 'static {
     /// Index in the order of sums over values of the value at `natural` place of a block.
     #[inline(always)]
     fn value_place<S: Simd>(natural: usize) -> usize {
-        Self::register_place(natural, S::LANES)
+        Self::register_place::<S>(natural)
     }
 
-    /// Rounds to nearest, ties to even.
+    /// Rounds to nearest, ties to even; what is beyond the type's range becomes its largest number, NaN stays NaN.
     fn round(x: f32) -> Self;
 
     /// Widens elements to f32, in order.
@@ -219,7 +219,7 @@ impl Element for f16 {
 
     #[inline(always)]
     fn round(x: f32) -> Self {
-        f16::from_f32(x)
+        f16::from_f32(x.clamp(Self::MIN.to_f32(), Self::MAX.to_f32()))
     }
 
     #[inline(always)]
@@ -237,7 +237,7 @@ impl Element for f16 {
 impl Element for bf16 {
     #[inline(always)]
     fn load<S: Simd>(s: S, block: &[Self]) -> [S::F32; 2] {
-        s.load_bf16_even_odd(block)
+        s.load_bf16(block)
     }
 
     #[inline(always)]
@@ -256,8 +256,8 @@ impl Element for bf16 {
     }
 
     #[inline(always)]
-    fn register_place(natural: usize, lanes: usize) -> usize {
-        natural / 2 + lanes * (natural % 2)
+    fn register_place<S: Simd>(natural: usize) -> usize {
+        S::bf16_place(natural)
     }
 
     #[inline(always)]
@@ -292,7 +292,7 @@ impl Element for bf16 {
 
     #[inline(always)]
     fn round(x: f32) -> Self {
-        bf16::from_f32(x)
+        bf16::from_f32(x.clamp(Self::MIN.to_f32(), Self::MAX.to_f32()))
     }
 
     #[inline(always)]

@@ -8,11 +8,11 @@
 //!
 //! Per layer and kv head ([`decode`] is this list as code):
 //!
-//! 1. append the token's rotated key and value to its [`kv`] rows;
-//! 2. score all codewords for the group's queries and find the newest key's code, one pass ([`codebook`]);
+//! 1. score all codewords for the group's queries and find the newest key's code, one pass ([`codebook`]);
+//! 2. append the token's rotated key, its value and its code to what the kv head keeps ([`store`]);
 //! 3. take each query head's best few percent of the tokens, by code, and unite them ([`retrieval`]);
 //! 4. attend exactly those, the window and the sinks, reading each row once for the group ([`attention`]);
-//! 5. if asked to, estimate what was left out from sums of values by code ([`tail`]).
+//! 5. if asked to, estimate what was left out from sums of values by code ([`estimate`]).
 //!
 //! Around it a transformer layer needs [`linear`] (weight products) and [`elementwise`] (RMSNorm, rotary embedding,
 //! SiLU), and once per model the codewords are made by [`clustering`]. The instruction set is chosen once: [`select`] gives the [`Kernels`] to pass down; `A2ATS_ISA` overrides.
@@ -22,8 +22,8 @@
 //! One kv head of head_dim 64 with two query heads, its codebook made up for the occasion:
 //!
 //! ```
-//! use a2ats_kernel::decode::{HeadIndex, Sparsity, StepInput, StepScratch, decode_step};
-//! use a2ats_kernel::{Codebook, Dtype, elementwise::Rotation, kv::KvRows};
+//! use a2ats_kernel::decode::{Sparsity, StepInput, StepScratch, decode_step};
+//! use a2ats_kernel::{Codebook, Dtype, elementwise::Rotation, store::Store};
 //!
 //! let (head_dim, group, codes) = (64, 2, 128);
 //! let wave = |seed: usize, n: usize| -> Vec<f32> { (0..n).map(|i| ((i * 37 + seed * 101) as f32).sin()).collect() };
@@ -32,9 +32,8 @@
 //!
 //! let kernels = a2ats_kernel::select()?;
 //! let book = Codebook::new(&wave(1, codes * head_dim), &identity, head_dim, Dtype::Bf16)?;
-//! let mut rows = KvRows::new(Dtype::Bf16, head_dim, 4096)?;
 //! let sparsity = Sparsity::default();
-//! let mut index = HeadIndex::new(codes, sparsity)?;
+//! let mut store = Store::new(sparsity.layout(Dtype::Bf16, head_dim, codes), 4096)?;
 //! let mut scratch = StepScratch::default();
 //! let mut out = vec![0.0; group * head_dim];
 //!
@@ -59,20 +58,21 @@
 //!         rotated_key: &rotated_key,
 //!         value: &value,
 //!     };
-//!     let choice = decode_step(kernels, &book, &mut rows, &mut index, &input, 0.125, &mut scratch, &mut out)?;
+//!     let amount = decode_step(kernels, &book, &mut store, &sparsity, &input, 0.125, &mut scratch, &mut out)?;
+//!     if store.wants_sorting() {
+//!         store.sort_some(kernels, 64)?;
+//!     }
 //!     if position == 999 {
-//!         assert_eq!(choice.tokens, 1000);
-//!         assert!((64 + 8 + 30..=64 + 8 + 2 * 30).contains(&choice.attended)); // 30 per head, less what they share
+//!         assert_eq!(amount.tokens, 1000);
+//!         assert!((64 + 8 + 30..=64 + 8 + 2 * 30).contains(&amount.attended)); // 30 per head, less what they share
 //!     }
 //! }
 //! # Ok::<(), a2ats_kernel::Error>(())
 //! ```
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
-mod ahead;
 mod arch;
 pub mod attention;
-mod beside;
 pub mod clustering;
 pub mod codebook;
 pub mod decode;
@@ -80,15 +80,17 @@ mod dispatch;
 mod dtype;
 pub mod elementwise;
 mod error;
-pub mod kv;
-mod lanes;
+pub mod estimate;
+mod internals;
 pub mod linear;
 mod memory;
+mod microkernel;
+mod precision;
 pub mod retrieval;
-mod rows;
+pub mod rows;
+mod shape;
 mod simd;
-pub mod tail;
-mod tile;
+pub mod store;
 
 pub use codebook::Codebook;
 pub use dispatch::{ISA_VARIABLE, Kernels, available, by_name, select};

@@ -4,93 +4,92 @@ use crate::error::{Error, Result};
 use memmap2::{MmapMut, MmapOptions};
 use std::ops::{Deref, DerefMut};
 
-/// Size from which on memory is asked for in huge pages, in bytes: below, rounding up to 2 MiB would waste too much.
+/// Which pages memory is wanted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pages {
+    /// The system's usual ones: where most of what is reserved is never touched.
+    Small,
+    /// Huge ones, where the system has them and a few of them are needed: rows gathered at random cost a page walk each
+    /// otherwise.
+    Huge,
+}
+
+/// Size from which on huge pages are wanted, in bytes: below, rounding up to 2 MiB would waste too much.
 const HUGE_PAGES_FROM: usize = 8 << 20;
 
 /// Zeroed bytes from the operating system. What is not touched costs address space, not memory.
-pub(crate) fn reserve(bytes: usize) -> Result<MmapMut> {
-    let refuse = |error: std::io::Error| Error::Memory { bytes, reason: error.to_string() };
-    let memory = MmapOptions::new().len(bytes.max(1)).map_anon().map_err(refuse)?;
-    #[cfg(target_os = "linux")]
-    if bytes >= HUGE_PAGES_FROM {
-        // A wish: rows gathered at random cost a page walk each otherwise. Kernels without huge pages say no.
-        let _ = memory.advise(memmap2::Advice::HugePage);
-    }
-    Ok(memory)
-}
-
-/// Bytes of a huge page, where systems have them.
-const HUGE_PAGE: usize = 2 << 20;
-
-/// Zeroed memory that lies on huge pages from half of one on, where the system has them: for tables that are gone through as a whole. Of
-/// a table of 1 MiB on small pages, some 110 µs of reading took 85.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub(crate) struct Reservation {
     memory: MmapMut,
-    /// Bytes before the first huge page.
-    start: usize,
     len: usize,
 }
 
-impl Table {
-    /// So many zeroed bytes.
-    pub(crate) fn zeros(len: usize) -> Result<Self> {
-        let is_large = len >= HUGE_PAGE / 2;
-        let memory = reserve(if is_large { len.saturating_add(HUGE_PAGE) } else { len })?;
-        let start = if is_large { memory.as_ptr().align_offset(HUGE_PAGE) } else { 0 };
-        #[cfg(target_os = "linux")]
-        if is_large {
-            let _ = memory.advise(memmap2::Advice::HugePage);
+impl Reservation {
+    /// So many bytes.
+    pub(crate) fn new(bytes: usize, pages: Pages) -> Result<Self> {
+        let refuse = |error: std::io::Error| Error::Memory { bytes, reason: error.to_string() };
+        let mut options = MmapOptions::new();
+        let memory = options.len(bytes.max(1)).no_reserve_swap().map_anon().map_err(refuse)?;
+        let reservation = Self { memory, len: bytes };
+        if pages == Pages::Huge && bytes >= HUGE_PAGES_FROM {
+            reservation.use_huge_pages();
         }
-        Ok(Self { memory, start, len })
+        Ok(reservation)
+    }
+
+    /// Wants huge pages for what is touched from now on.
+    pub(crate) fn use_huge_pages(&self) {
+        // A wish: kernels without huge pages say no.
+        #[cfg(target_os = "linux")]
+        let _ = self.memory.advise(memmap2::Advice::HugePage);
+    }
+
+    /// So many rows of so many bytes.
+    pub(crate) fn of_rows(rows: usize, row_bytes: usize, pages: Pages) -> Result<Self> {
+        let reason =
+            || Error::Memory { bytes: usize::MAX, reason: "more than an address can reach".to_owned() };
+        Self::new(rows.checked_mul(row_bytes).ok_or_else(reason)?, pages)
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.len
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.memory[self.start..self.start + self.len]
+        &self.memory[..self.len]
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[self.start..self.start + self.len]
+        &mut self.memory[..self.len]
     }
 }
 
-impl Clone for Table {
-    /// # Panics
-    /// If memory runs out, as other collections.
-    fn clone(&self) -> Self {
-        let mut copy = Self::zeros(self.len).expect("memory for a copy");
-        copy.bytes_mut().copy_from_slice(self.bytes());
-        copy
-    }
-}
-
-/// Zeros on memory of their own: for a lot of them, which lie on huge pages then, and where loops that ask memory for
-/// something are not compiled once more for it (with both kinds behind one type dense decode took 51 ms instead of 41).
+/// Zeros on memory of their own: for a lot of them, which lie on huge pages then. They are another type than [`Aligned`] so that
+/// loops with prefetches are not compiled once more for it (with both kinds behind one type dense decode took 51 ms instead of 41).
 #[derive(Debug)]
-pub(crate) struct Pages {
-    memory: MmapMut,
-    len: usize,
+pub(crate) struct PagedFloats {
+    memory: Reservation,
 }
 
-impl Pages {
+impl PagedFloats {
     pub(crate) fn zeros(len: usize) -> Result<Self> {
-        Ok(Self { memory: reserve(len * size_of::<f32>())?, len })
+        Ok(Self { memory: Reservation::of_rows(len, size_of::<f32>(), Pages::Huge)? })
     }
 }
 
-impl Deref for Pages {
+impl Deref for PagedFloats {
     type Target = [f32];
 
     #[inline(always)]
     fn deref(&self) -> &[f32] {
-        &bytemuck::cast_slice(&self.memory)[..self.len]
+        bytemuck::cast_slice(self.memory.bytes())
     }
 }
 
-impl DerefMut for Pages {
+impl DerefMut for PagedFloats {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut bytemuck::cast_slice_mut(&mut self.memory)[..self.len]
+        bytemuck::cast_slice_mut(self.memory.bytes_mut())
     }
 }
 

@@ -1,152 +1,175 @@
-//! Rows of one length in blocks: resolved from positions once, asked for a block ahead, multiplied with queries.
+//! KV rows as they lie in memory, and runs of them.
+//!
+//! A row is the rotated key and the value of one token side by side, so that reading a token is one run of memory:
+//! `[key, value]`, each half padded with zeros to a multiple of [`ROW_ALIGN`] elements (head_dim 32, 64, 96, 128 and 256 need no
+//! padding). Per token that is `2 · width · dtype` bytes, 512 for head_dim 128 in bf16.
+//!
+//! What a kernel attends to is a list of [`Run`]s in a few areas of memory: retrieval from a store that is laid out by code gives a
+//! few runs per code, and dense attention is one run per area.
 
 use crate::{
-    ahead::Prefetch,
-    dtype::Element,
-    linear::Precision,
-    simd::{EqualRows, LockStep, Simd},
-    tile::{accumulate, reduce, with_tile_width},
+    dtype::{Dtype, Elements},
+    error::{Error, Result, expect_len},
+    shape::check_head_dim,
 };
+use std::ops::Range;
 
-/// Rows of equal length in memory: all of them in turn, or those at some positions.
-#[derive(Clone, Copy)]
-pub(crate) struct RowSet<'a, T> {
-    /// All the rows there are, one after the other.
-    elements: &'a [T],
-    /// Elements from one row to the next.
-    pub(crate) stride: usize,
-    /// The rows of the set, or all of them.
-    positions: Option<&'a [u32]>,
+pub use crate::shape::{ROW_ALIGN, row_width};
+
+/// Most areas of memory that the rows of one kv head lie in.
+pub const MAX_AREAS: usize = 4;
+
+/// Bytes of the row of one token.
+pub const fn row_bytes(dtype: Dtype, head_dim: usize) -> usize {
+    row_width(head_dim).saturating_mul(2 * dtype.size())
+}
+
+/// Borrowed KV rows: one area of memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    elements: Elements<'a>,
+    head_dim: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Sees `elements` as rows of `[key, value]`, each half [`row_width`]`(head_dim)` long and zero beyond head_dim.
+    ///
+    /// # Errors
+    /// If head_dim is not an even number in 16..=256 or the elements are not whole rows.
+    pub fn new(elements: Elements<'a>, head_dim: usize) -> Result<Self> {
+        check_head_dim(head_dim)?;
+        let row = 2 * row_width(head_dim);
+        expect_len("rows", elements.len(), elements.len() / row * row)?;
+        Ok(Self { elements, head_dim })
+    }
+
+    /// The elements, row after row.
+    pub const fn elements(&self) -> Elements<'a> {
+        self.elements
+    }
+
+    /// Dimension of a key, before padding.
+    pub const fn head_dim(&self) -> usize {
+        self.head_dim
+    }
+
+    /// How many rows there are.
+    pub const fn len(&self) -> usize {
+        self.elements.len() / (2 * row_width(self.head_dim))
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Consecutive rows of an area.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Which area.
+    pub area: u32,
+    /// Its first row.
+    pub start: u32,
+    /// How many rows.
+    pub len: u32,
+}
+
+impl Run {
+    /// Some rows of an area. What is beyond 32 bits, which no area has, becomes the largest number of 32 bits.
+    pub const fn new(area: usize, rows: Range<usize>) -> Self {
+        const fn narrow(x: usize) -> u32 {
+            if x > u32::MAX as usize { u32::MAX } else { x as u32 }
+        }
+        Self {
+            area: narrow(area),
+            start: narrow(rows.start),
+            len: narrow(rows.end.saturating_sub(rows.start)),
+        }
+    }
+
+    /// The rows.
+    pub const fn rows(&self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
+    }
+}
+
+/// Runs of rows, in the order in which a kernel goes over them. Rows are numbered in that order, from 0 on.
+#[derive(Debug, Clone, Copy)]
+pub struct Runs<'a> {
+    areas: &'a [Rows<'a>],
+    runs: &'a [Run],
     len: usize,
 }
 
-impl<'a, T> RowSet<'a, T> {
-    /// The rows of `elements` at some positions, or all of them.
-    #[inline(always)]
-    pub(crate) fn new(elements: &'a [T], stride: usize, positions: Option<&'a [u32]>) -> Self {
-        let len = positions.map_or(elements.len() / stride, <[u32]>::len);
-        Self { elements, stride, positions, len }
+impl<'a> Runs<'a> {
+    /// Checks that the areas go together and that the runs lie inside of them.
+    ///
+    /// # Errors
+    /// If there are not 1 to [`MAX_AREAS`] areas, or they differ in head_dim or storage type, or a run is not inside its area.
+    pub fn new(areas: &'a [Rows<'a>], runs: &'a [Run]) -> Result<Self> {
+        let Some(first) = areas.first().filter(|_| areas.len() <= MAX_AREAS) else {
+            return Err(Error::Unsupported {
+                what: "areas of rows",
+                got: areas.len().to_string(),
+                supported: "1..=4",
+            });
+        };
+        for area in areas {
+            expect_len("head_dim of the rows", area.head_dim, first.head_dim)?;
+            if area.elements.dtype() != first.elements.dtype() {
+                let got = format!("{} beside {}", area.elements.dtype(), first.elements.dtype());
+                return Err(Error::Unsupported {
+                    what: "storage type of the rows",
+                    got,
+                    supported: "one for all areas",
+                });
+            }
+        }
+        let mut len = 0_usize;
+        for run in runs {
+            let rows = areas.get(run.area as usize).map_or(0, Rows::len);
+            if run.rows().end > rows {
+                let need = format!("area {} has {rows} rows", run.area);
+                return Err(Error::Position { position: run.rows().end - 1, need });
+            }
+            len = len.saturating_add(run.len as usize);
+        }
+        Ok(Self { areas, runs, len })
     }
 
-    /// How many rows the set has.
-    #[inline(always)]
-    pub(crate) fn len(&self) -> usize {
+    /// Runs that are known to lie in their areas, which go together.
+    pub(crate) fn trusted(areas: &'a [Rows<'a>], runs: &'a [Run]) -> Self {
+        Self { areas, runs, len: runs.iter().map(|run| run.len as usize).sum() }
+    }
+
+    /// The areas that the runs lie in.
+    pub const fn areas(&self) -> &'a [Rows<'a>] {
+        self.areas
+    }
+
+    /// The runs.
+    pub const fn runs(&self) -> &'a [Run] {
+        self.runs
+    }
+
+    /// How many rows they have together.
+    pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Where row `i` of the set begins, or the last one if there are not so many: to ask memory for it.
-    #[inline(always)]
-    pub(crate) fn address(&self, i: usize) -> *const T {
-        let i = i.min(self.len.saturating_sub(1));
-        let position = self.positions.map_or(i, |positions| positions.get(i).map_or(0, |&at| at as usize));
-        self.elements.as_ptr().wrapping_add(position * self.stride)
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
-    /// Row `i` of the set.
-    #[inline(always)]
-    fn row(&self, i: usize) -> &'a [T] {
-        let position = self.positions.map_or(i, |positions| positions[i] as usize);
-        &self.elements[position * self.stride..][..self.stride]
+    /// Dimension of a key.
+    pub fn head_dim(&self) -> usize {
+        self.areas[0].head_dim
     }
-}
 
-/// Rows of a block: scores, keys and values of a block stay in the first caches, and the time that a block takes is
-/// what memory has to bring the next ones. Blocks of 64 rows are 5% faster where rows are cached; from memory they were 5–10%
-/// slower on Zen 4, where two blocks fill L1.
-pub(crate) const BLOCK: usize = 32;
-
-/// The rows of a block. What lies beyond the set repeats its last row: kernels work on whole tiles, and the weights
-/// of what they compute too much are zero.
-pub(crate) struct Block<'a, T> {
-    pub(crate) rows: EqualRows<'a, T, BLOCK>,
-    /// Rows that are not repetitions.
-    pub(crate) len: usize,
-}
-
-impl<'a, T> Block<'a, T> {
-    /// The rows of `set` from `start` on; none if it has none there.
-    #[inline(always)]
-    pub(crate) fn new(set: &RowSet<'a, T>, start: usize) -> Self {
-        let len = BLOCK.min(set.len().saturating_sub(start));
-        let rows = if len > 0 {
-            EqualRows::new(
-                set.stride,
-                #[inline(always)]
-                |i| set.row(start + i.min(len - 1)),
-            )
-        } else {
-            EqualRows::new(
-                0,
-                #[inline(always)]
-                |_| &[],
-            )
-        };
-        Self { rows, len }
+    /// Storage type of the rows.
+    pub fn dtype(&self) -> Dtype {
+        self.areas[0].elements.dtype()
     }
-}
-
-/// Dot products of the first `width` elements of a block's rows with a tile of queries in operand form;
-/// `products` is `[count, BLOCK]`. Meanwhile memory is asked for what is `ahead`.
-#[inline(always)]
-pub(crate) fn block_products<S: Simd, T: Element, P: Prefetch>(
-    s: S,
-    block: &Block<'_, T>,
-    ahead: &mut P,
-    queries: &[f32],
-    width: usize,
-    precision: Precision,
-    products: &mut [f32],
-) {
-    // Where there is no difference, there is one version.
-    if precision == Precision::Full || !T::multiplies_pairs::<S>() {
-        products_with::<S, T, P, true>(s, block, ahead, queries, width, products);
-    } else {
-        products_with::<S, T, P, false>(s, block, ahead, queries, width, products);
-    }
-}
-
-#[inline(always)]
-fn products_with<S: Simd, T: Element, P: Prefetch, const FULL: bool>(
-    s: S,
-    block: &Block<'_, T>,
-    ahead: &mut P,
-    queries: &[f32],
-    width: usize,
-    products: &mut [f32],
-) {
-    with_tile_width!(S::TILE_QUERIES, products.len() / BLOCK, H => {
-        // Sums of a tile fill about half the registers; the rows, widened, and the queries need the rest.
-        match (S::REGISTERS >= 32, H) {
-            (true, 1 | 2) if T::multiplies_pairs::<S>() => {
-                tile_products::<S, T, P, 8, H, FULL>(s, block, ahead, queries, width, products);
-            }
-            (true, _) | (false, 1) => tile_products::<S, T, P, 4, H, FULL>(s, block, ahead, queries, width, products),
-            (false, _) => tile_products::<S, T, P, 2, H, FULL>(s, block, ahead, queries, width, products),
-        }
-    });
-}
-
-#[inline(always)]
-fn tile_products<S: Simd, T: Element, P: Prefetch, const R: usize, const H: usize, const FULL: bool>(
-    s: S,
-    block: &Block<'_, T>,
-    ahead: &mut P,
-    queries: &[f32],
-    width: usize,
-    products: &mut [f32],
-) {
-    let mut local = *ahead;
-    for first in (0..block.len).step_by(R) {
-        let mut sums = [[s.splat(0.0); R]; H];
-        let step = 2 * S::LANES;
-        let steps = LockStep::new(block.rows.rows::<R>(first), [queries], width / step, (step, H * step));
-        local.turn::<R>(first);
-        for (i, (rows, [queries])) in steps.enumerate() {
-            accumulate::<S, T, P, R, H, FULL>(s, &mut sums, rows, queries, &mut local, i * step);
-        }
-        for (products, of_rows) in products.chunks_exact_mut(BLOCK).zip(reduce(s, sums)) {
-            products[first..first + R].copy_from_slice(&of_rows);
-        }
-    }
-    *ahead = local;
 }

@@ -1,21 +1,20 @@
 //! The small trait that an instruction set implements, and the walks that keep bounds checks out of the inner loops.
 
-mod walk;
-
 use half::{bf16, f16};
 use std::fmt::Debug;
-pub(crate) use walk::{EqualRows, LockStep};
 
 /// One instruction set, as the algorithms see it.
 ///
 /// An implementor is a zero-sized proof token: it can only be made where the CPU has the instructions, so its
 /// methods are safe to call. Slices handed to a load or store hold at least the elements it touches; the methods
-/// check that, and the check vanishes where the length is known, as it is for the blocks of [`LockStep`].
+/// check that, and the check vanishes where the length is known, as it is for the blocks of `walk::LockStep`.
 ///
 /// NaN and infinite inputs give unspecified numbers, never undefined behaviour and never a panic.
 pub trait Simd: Copy + Debug + Send + Sync + 'static {
     /// A register of f32 lanes.
     type F32: Copy;
+    /// The instruction set without instructions for pairs of bf16: what does not multiply those is compiled for it alone.
+    type Plain: Simd;
     /// The name that `A2ATS_ISA` knows.
     const NAME: &'static str;
     /// Lanes of a register; at most [`MAX_LANES`].
@@ -30,6 +29,9 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     /// Whether pairs of bf16 are multiplied without widening them: then the methods from [`Simd::load_bf16_operand`] to
     /// [`Simd::bf16_value_place`] are overridden.
     const MULTIPLIES_BF16: bool = false;
+
+    /// Proof of the plain instruction set.
+    fn plain(self) -> Self::Plain;
 
     /// Runs `work` compiled for this instruction set. Everything in it must be inlined into it.
     fn vectorize<R>(self, work: impl FnOnce() -> R) -> R;
@@ -58,12 +60,12 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn round(self, x: Self::F32) -> Self::F32;
     /// x · 2^n for x from ½ to 2 and integral n from −125 to 128, where 2^n may count as infinite; 0 for n of −126.
     fn scale_by_power_of_two(self, x: Self::F32, n: Self::F32) -> Self::F32;
-    /// 2·LANES bf16 numbers as f32: the ones at even places, the ones at odd places.
-    fn load_bf16_even_odd(self, from: &[bf16]) -> [Self::F32; 2];
+    /// 2·LANES bf16 numbers as f32, each at its [`Simd::bf16_place`].
+    fn load_bf16(self, from: &[bf16]) -> [Self::F32; 2];
     /// LANES f16 numbers as f32, in order.
     fn load_f16(self, from: &[f16]) -> Self::F32;
     /// LANES integers as f32, in order.
-    fn load_i16(self, from: &[i16]) -> Self::F32;
+    fn load_i8(self, from: &[i8]) -> Self::F32;
     /// The sum of the lanes.
     fn reduce_add(self, x: Self::F32) -> f32;
     /// The largest lane.
@@ -94,14 +96,14 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     /// scores far below the largest are what attention is full of.
     #[inline(always)]
     fn exp(self, x: Self::F32) -> Self::F32 {
-        // Beyond these bounds the result is 0 or infinite anyway.
-        let lowest = -126.0 * std::f32::consts::LN_2;
-        let x = self.min(self.max(x, self.splat(lowest)), self.splat(88.8));
+        // e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2.
+        let x = self.min(self.max(x, self.splat(EXP_LOWEST)), self.splat(EXP_HIGHEST));
         let n = self.round(self.mul(x, self.splat(std::f32::consts::LOG2_E)));
-        // x − n·ln 2 in two steps, the first of them exact: 0.693359375 has nine significant bits.
-        let r = self.mul_add(n, self.splat(2.121_944_4e-4), self.mul_add(n, self.splat(-0.693_359_4), x));
-        let mut p = self.splat(1.0 / 720.0);
-        for c in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        let r = self.mul_add(n, self.splat(-LN_2_HIGH), x);
+        let r = self.mul_add(n, self.splat(-LN_2_LOW), r);
+        let [highest, others @ ..] = EXP_POLYNOMIAL;
+        let mut p = self.splat(highest);
+        for c in others {
             p = self.mul_add(p, r, self.splat(c));
         }
         self.scale_by_power_of_two(p, n)
@@ -110,7 +112,7 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     /// A block of 2·LANES bf16 row elements in the form that [`Simd::dot_bf16`] wants.
     #[inline(always)]
     fn load_bf16_operand(self, from: &[bf16]) -> [Self::F32; 2] {
-        self.load_bf16_even_odd(from)
+        self.load_bf16(from)
     }
 
     /// 2·LANES query values (even places, odd places) in the form that [`Simd::dot_bf16`] wants.
@@ -160,10 +162,17 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
         unreachable!("only where bf16 is multiplied")
     }
 
+    /// Where in two registers [`Simd::load_bf16`] puts the number at `natural` place: the ones at even places in the first, those at
+    /// odd places in the second, if not told otherwise.
+    #[inline(always)]
+    fn bf16_place(natural: usize) -> usize {
+        natural / 2 + Self::LANES * (natural % 2)
+    }
+
     /// Index in sums over bf16 values of the value at `natural` place of a block.
     #[inline(always)]
     fn bf16_value_place(natural: usize) -> usize {
-        natural / 2 + Self::LANES * (natural % 2)
+        Self::bf16_place(natural)
     }
 
     /// Asks for the line at an address, which need not be one, to be brought into the first cache.
@@ -174,6 +183,17 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     #[inline(always)]
     fn prefetch_l2(self, _address: *const u8) {}
 }
+
+/// Beyond these bounds e^x is 0 or infinite anyway.
+const EXP_LOWEST: f32 = -126.0 * std::f32::consts::LN_2;
+const EXP_HIGHEST: f32 = 88.8;
+
+/// ln 2 in two parts, of which the first has nine significant bits: its products with integers of up to fifteen bits are exact.
+const LN_2_HIGH: f32 = 0.693_359_4;
+const LN_2_LOW: f32 = -2.121_944_4e-4;
+
+/// Taylor's polynomial of e^r, from r⁶ / 6! down to 1.
+const EXP_POLYNOMIAL: [f32; 7] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
 
 /// The widest register of any instruction set here, in f32 lanes: sizes buffers on the stack.
 pub const MAX_LANES: usize = 16;

@@ -2,10 +2,12 @@
 
 use crate::{config::Config, error::Result};
 use a2ats_kernel::{
-    Dtype,
-    decode::{HeadIndex, Sparsity},
-    kv::{KvRows, row_bytes, row_width},
+    Dtype, Kernels,
+    decode::Sparsity,
+    rows::row_bytes,
+    store::{Layout, Store},
 };
+use rayon::prelude::*;
 
 /// How decode steps attend.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,8 +20,16 @@ pub enum Attention {
 
 impl Attention {
     /// Whether what is not attended is estimated.
-    pub const fn has_tail(&self) -> bool {
-        matches!(self, Self::A2ats(sparsity) if sparsity.tail.is_on())
+    pub const fn has_estimate(&self) -> bool {
+        matches!(self, Self::A2ats(sparsity) if sparsity.estimate.is_on())
+    }
+
+    /// What a kv head keeps of its tokens, with a codebook of so many codewords.
+    pub(crate) const fn layout(&self, dtype: Dtype, head_dim: usize, codes: usize) -> Layout {
+        match self {
+            Self::Dense => Layout { dtype, head_dim, codes: 0, window: 1, sinks: 0 },
+            Self::A2ats(sparsity) => sparsity.layout(dtype, head_dim, codes),
+        }
     }
 
     /// The name that command lines and reports use.
@@ -31,22 +41,20 @@ impl Attention {
     }
 }
 
-/// One kv head of one layer.
-#[derive(Debug)]
-pub(crate) struct HeadCache {
-    pub(crate) rows: KvRows,
-    /// Codes and posting lists; none where attention is dense.
-    pub(crate) index: Option<HeadIndex>,
-}
-
 /// The cache of one sequence.
 #[derive(Debug)]
 pub struct Cache {
     /// `[layers][kv_heads]`
-    pub(crate) layers: Vec<Vec<HeadCache>>,
+    pub(crate) layers: Vec<Vec<Store>>,
     pub(crate) tokens: usize,
     dtype: Dtype,
+    sparsity: Option<Sparsity>,
+    /// The store whose turn it is to be sorted, of all layers.
+    sorted_next: usize,
 }
+
+/// One row is sorted for so many that a step attends to.
+const ATTENDED_PER_SORTED: usize = 48;
 
 impl Cache {
     /// An empty cache with address space for `tokens` tokens. `codes` is the number of codewords of each layer's
@@ -61,32 +69,57 @@ impl Cache {
         dtype: Dtype,
         tokens: usize,
     ) -> Result<Self> {
-        let head = |layer: usize| -> Result<HeadCache> {
-            let rows = KvRows::new(dtype, config.head_dim, tokens)?;
-            let index = match attention {
-                Attention::Dense => None,
-                Attention::A2ats(sparsity) => Some(HeadIndex::new(codes[layer], sparsity)?),
-            };
-            Ok(HeadCache { rows, index })
+        let sparsity = match attention {
+            Attention::Dense => None,
+            Attention::A2ats(sparsity) => Some(sparsity),
         };
-        let layer = |layer| (0..config.num_key_value_heads).map(|_| head(layer)).collect();
+        if let Some(sparsity) = sparsity {
+            sparsity.check()?;
+        }
+        let store = |layer: usize| {
+            let codes = codes.get(layer).copied().unwrap_or_default();
+            Ok(Store::new(attention.layout(dtype, config.head_dim, codes), tokens)?)
+        };
+        let layer = |layer| (0..config.num_key_value_heads).map(|_| store(layer)).collect();
         let layers = (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?;
-        Ok(Self { layers, tokens: 0, dtype })
+        Ok(Self { layers, tokens: 0, dtype, sparsity, sorted_next: 0 })
     }
 
-    /// Forgets the tokens from position `tokens` on, those a pass has added to some of the layers among them. Only what
-    /// prefill added since the last decode step can be forgotten.
+    /// Forgets the tokens from position `tokens` on, those a pass has added to some of the layers among them.
     ///
     /// # Errors
-    /// If a decode step has indexed some of them already.
-    pub(crate) fn truncate(&mut self, tokens: usize) -> Result<()> {
-        for head in self.layers.iter_mut().flatten() {
-            if let Some(index) = &mut head.index {
-                index.truncate(tokens)?;
-            }
-            head.rows.truncate(tokens);
-        }
+    /// If memory runs out.
+    pub(crate) fn truncate(&mut self, kernels: &dyn Kernels, tokens: usize) -> Result<()> {
+        self.layers.par_iter_mut().flatten().try_for_each(|store| store.truncate(kernels, tokens))?;
         self.tokens = tokens;
+        Ok(())
+    }
+
+    /// Lays out by code what has left the window, wherever that has become much: at the end of prefill.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    pub(crate) fn sort(&mut self, kernels: &dyn Kernels) -> Result<()> {
+        let stores = self.layers.par_iter_mut().flatten();
+        stores.filter(|store| store.wants_sorting()).try_for_each(|store| store.sort(kernels))?;
+        Ok(())
+    }
+
+    /// Goes on with it between decode steps, one store at a time: a little for a step that attended to so many rows.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    pub(crate) fn sort_some(&mut self, kernels: &dyn Kernels, attended: usize) -> Result<()> {
+        let heads = self.layers.first().map_or(0, Vec::len);
+        let all = heads * self.layers.len();
+        for number in (self.sorted_next..self.sorted_next + all).map(|number| number % all) {
+            let store = &mut self.layers[number / heads][number % heads];
+            if store.wants_sorting() {
+                let is_done = store.sort_some(kernels, 64 + attended / ATTENDED_PER_SORTED)?;
+                self.sorted_next = number + usize::from(is_done);
+                break;
+            }
+        }
         Ok(())
     }
 
@@ -101,36 +134,33 @@ impl Cache {
     }
 
     /// What is attended; nothing where attention is dense.
-    pub(crate) fn sparsity(&self) -> Option<Sparsity> {
-        self.layers.first()?.first()?.index.as_ref().map(HeadIndex::sparsity)
+    pub(crate) const fn sparsity(&self) -> Option<Sparsity> {
+        self.sparsity
     }
 
-    /// The codes of the keys of one layer and kv head; none where attention is dense.
-    pub fn codes(&self, layer: usize, kv_head: usize) -> &[u16] {
-        self.layers[layer][kv_head].index.as_ref().map_or(&[], HeadIndex::codes)
+    /// The codes of the keys of one layer and kv head, by position; none where attention is dense.
+    pub fn codes(&self, layer: usize, kv_head: usize) -> Vec<u16> {
+        self.layers[layer][kv_head].codes()
     }
 }
 
 /// Bytes of KV rows that a context of `tokens` takes, in all layers.
 pub fn kv_bytes(config: &Config, dtype: Dtype, tokens: usize) -> u128 {
-    let heads = (config.num_hidden_layers * config.num_key_value_heads) as u128;
-    heads * row_bytes(dtype, config.head_dim) as u128 * tokens as u128
+    heads(config) * row_bytes(dtype, config.head_dim) as u128 * tokens as u128
 }
 
-/// Bytes of codes and posting lists that a context of `tokens` takes, in all layers, about: two for the code, four for
-/// the position, as many again for positions added one by one, and the lists' heads.
+/// Bytes of codes and positions that a context of `tokens` takes, in all layers: a position and now and then a code, and where each code's rows
+/// begin.
 pub fn index_bytes(config: &Config, codes: usize, tokens: usize) -> u128 {
-    let heads = (config.num_hidden_layers * config.num_key_value_heads) as u128;
-    heads * (10 * tokens as u128 + 16 * codes as u128)
+    heads(config) * (6 * tokens as u128 + 6 * codes as u128)
 }
 
-/// Bytes of sums of values that a context of `tokens` takes, in all layers, where what is not attended is estimated: the numbers
-/// of each sum, two bytes each beside rows of 16 bits, its scale there, and what says which code it is of. Codes without tokens have none
-/// until half of all have some.
-pub fn tail_bytes(config: &Config, dtype: Dtype, codes: usize, tokens: usize) -> u128 {
-    let heads = (config.num_hidden_layers * config.num_key_value_heads) as u128;
-    let sums = if 2 * tokens > codes { codes } else { tokens } as u128;
-    let width = row_width(config.head_dim) as u128;
-    let sum = if dtype == Dtype::F32 { 4 * width } else { 2 * width + 4 };
-    heads * (sums * (sum + 6) + 4 * codes as u128)
+/// Bytes of sums of values that a context of `tokens` takes, in all layers: one for each code that has tokens.
+pub fn sum_bytes(config: &Config, dtype: Dtype, codes: usize, tokens: usize) -> u128 {
+    let layout = Layout { dtype, head_dim: config.head_dim, codes, window: 1, sinks: 0 };
+    heads(config) * codes.min(tokens) as u128 * layout.sum_bytes() as u128
+}
+
+fn heads(config: &Config) -> u128 {
+    (config.num_hidden_layers * config.num_key_value_heads) as u128
 }

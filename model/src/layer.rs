@@ -1,19 +1,21 @@
 //! One transformer layer, as the papers write it: normalize, attend, add; normalize, gate, add.
 
 use crate::{
-    cache::HeadCache,
     codebooks::Codebooks,
     error::{Error, Result},
     linear::Linear,
     model::Llama,
-    step::{ReadCount, Scratch},
+    step::{HeadScratch, ReadCount, Scratch},
 };
 use a2ats_kernel::{
     Codebook, Kernels,
-    attention::{Causal, Partial, Selection},
-    decode::{Choice, HeadIndex, StepInput, StepScratch, attend_chunk, attend_rest, choose_rows},
+    attention::{self, Causal, Partial},
+    codebook::BestCode,
+    decode::{Amount, Estimate, Sparsity, rows_per_task},
     elementwise::Rotation,
     linear::Precision,
+    rows::Runs,
+    store::Store,
 };
 use rayon::prelude::*;
 use std::ops::Range;
@@ -62,6 +64,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) observer: Option<&'a dyn Observer>,
     /// One per token of the pass, by its position.
     pub(crate) rotations: &'a [Rotation],
+    /// What decode steps attend to; nothing where attention is dense.
+    pub(crate) sparsity: Option<Sparsity>,
     /// By the fixed relative position that codewords are scored at.
     pub(crate) relative: Option<&'a Rotation>,
     /// By which queries are rotated for the estimate of what is not attended, if not by `relative`.
@@ -92,7 +96,7 @@ impl Pass<'_> {
     pub(crate) fn layer(
         &self,
         number: usize,
-        heads: &mut [HeadCache],
+        heads: &mut [Store],
         x: &mut [f32],
         scratch: &mut Scratch,
     ) -> Result<ReadCount> {
@@ -172,17 +176,19 @@ impl Pass<'_> {
     fn attend_causally(
         &self,
         layer: usize,
-        heads: &mut [HeadCache],
+        heads: &mut [Store],
         mut inputs: Vec<HeadInput>,
         scratch: &mut Scratch,
     ) -> Result<Vec<f32>> {
         let group = self.model.config.group();
         let exact = &mut scratch.exact_rows;
-        heads.par_iter_mut().zip(&mut inputs).zip(exact).enumerate().try_for_each(
-            |(number, ((head, input), exact))| {
+        let mut past = vec![Vec::new(); heads.len()];
+        heads.par_iter_mut().zip(&mut inputs).zip(exact).zip(&mut past).enumerate().try_for_each(
+            |(number, (((head, input), exact), past))| {
+                head.rows_before(self.start, past);
                 self.append(layer, number, head, input)?;
-                exact.truncate(0);
-                exact.append(&input.keys, &input.values)?;
+                exact.truncate(self.kernels(), 0)?;
+                exact.append(&input.keys, &input.values, &[])?;
                 self.rotate(&mut input.queries)
             },
         )?;
@@ -190,114 +196,121 @@ impl Pass<'_> {
         let mut outputs: Vec<Vec<f32>> = inputs.iter().map(|input| vec![0.0; input.queries.len()]).collect();
         let tasks: Vec<_> = heads
             .iter()
+            .zip(&past)
             .zip(&scratch.exact_rows)
             .zip(&inputs)
             .zip(&mut outputs)
-            .flat_map(|(((head, exact), input), output)| {
+            .flat_map(|((((head, past), exact), input), output)| {
                 let parts = input.queries.chunks(task).zip(output.chunks_mut(task)).enumerate();
-                parts.map(move |(part, (queries, output))| (head, exact, part, queries, output))
+                parts.map(move |(part, (queries, output))| (head, past, exact, part, queries, output))
             })
             .collect();
-        tasks.into_par_iter().try_for_each(|(head, exact, part, queries, output)| {
-            let past = (self.start > 0).then(|| head.rows.rows().before(self.start));
-            let first = part * CAUSAL_POSITIONS;
-            let (rows, scale, precision) = (exact.rows(), self.scale(), Precision::Full);
-            let request = Causal { past, rows, first, group, queries, scale, precision };
-            self.kernels().attend_causal(&request, output)
-        })?;
+        tasks.into_par_iter().try_for_each_init(
+            attention::Scratch::default,
+            |scratch, (head, past, exact, part, queries, output)| {
+                let areas = head.areas();
+                let past = if self.start > 0 { Some(Runs::new(&areas, past)?) } else { None };
+                let first = part * CAUSAL_POSITIONS;
+                let (rows, scale, precision) = (exact.areas()[0], self.scale(), Precision::Full);
+                let request = Causal { past, rows, first, group, queries, scale, precision };
+                self.kernels().attend_causal(&request, scratch, output)
+            },
+        )?;
         Ok(self.by_token(&outputs))
     }
 
-    /// Adds tokens to a head's cache: codes of the keys first, then the rotated keys and the values.
-    fn append(&self, layer: usize, number: usize, head: &mut HeadCache, input: &mut HeadInput) -> Result<()> {
-        let codes = match &head.index {
-            None => Vec::new(),
-            Some(_) => encode(self.kernels(), self.book(layer, number)?, &input.keys)?,
+    /// Adds tokens to a head's store: codes of the keys first, then the rotated keys and the values.
+    fn append(&self, layer: usize, number: usize, head: &mut Store, input: &mut HeadInput) -> Result<()> {
+        let codes = match head.layout().codes {
+            0 => Vec::new(),
+            _ => encode(self.kernels(), self.book(layer, number)?, &input.keys)?,
         };
         self.rotate(&mut input.keys)?;
-        head.rows.append(&input.keys, &input.values)?;
-        if let Some(index) = &mut head.index {
-            index.append(&codes);
-        }
+        head.append(&input.keys, &input.values, &codes)?;
         Ok(())
     }
 
-    /// Decode: one token. Rows are chosen per kv head, attended in chunks of fixed size, merged in their order: the
+    /// Decode: one token. Rows are chosen per kv head, attended in parts of fixed size, merged in their order: the
     /// numbers do not depend on how many threads did it.
     fn attend_step(
         &self,
         layer: usize,
-        heads: &mut [HeadCache],
+        heads: &mut [Store],
         mut inputs: Vec<HeadInput>,
         scratch: &mut Scratch,
     ) -> Result<(Vec<f32>, ReadCount)> {
-        let choices: Vec<Choice> = heads
+        let amounts: Vec<Amount> = heads
             .par_iter_mut()
             .zip(&mut inputs)
             .zip(&mut scratch.heads)
             .enumerate()
             .map(|(number, ((head, input), scratch))| self.choose(layer, number, head, input, scratch))
             .collect::<Result<_>>()?;
-        let chunks: Vec<(usize, Range<usize>)> = (0..heads.len())
+        let parts: Vec<(usize, Range<usize>)> = (0..heads.len())
             .flat_map(|head| {
-                let rows = choices[head].attended;
-                let chunk = attend_chunk(rows);
-                (0..rows).step_by(chunk).map(move |at| (head, at..rows.min(at + chunk)))
+                let rows = amounts[head].attended;
+                let part = rows_per_task(rows);
+                (0..rows).step_by(part).map(move |at| (head, at..rows.min(at + part)))
             })
             .collect();
-        let partials: Vec<Partial> = chunks
+        let partials: Vec<Partial> = parts
             .par_iter()
-            .map(|(head, chunk)| {
-                let selection = match &heads[*head].index {
-                    None => Selection::Range(chunk.clone()),
-                    Some(_) => Selection::Positions(&scratch.heads[*head].positions()[chunk.clone()]),
-                };
+            .map_init(attention::Scratch::default, |working, (head, part)| {
                 let mut partial = Partial::default();
-                let rows = heads[*head].rows.rows();
-                self.kernels().attend(
-                    rows,
-                    &selection,
-                    &inputs[*head].queries,
+                let (choice, queries) = (&scratch.heads[*head].choice, &inputs[*head].queries);
+                let store = &heads[*head];
+                choice.attend(
+                    self.kernels(),
+                    store,
+                    part.clone(),
+                    queries,
                     self.scale(),
+                    working,
                     &mut partial,
                 )?;
                 Ok(partial)
             })
             .collect::<Result<_>>()?;
         let mut merged: Vec<Option<Partial>> = vec![None; heads.len()];
-        for ((head, _), partial) in chunks.into_iter().zip(partials) {
+        for ((head, _), partial) in parts.into_iter().zip(partials) {
             match &mut merged[head] {
                 Some(whole) => whole.merge(&partial)?,
                 none => *none = Some(partial),
             }
         }
-        let finished: Vec<(Vec<f32>, usize)> = merged
+        let outputs: Vec<Vec<f32>> = merged
             .into_par_iter()
             .zip(&*heads)
-            .zip(&scratch.heads)
-            .map(|((whole, head), scratch)| self.finish(whole.unwrap_or_default(), head, scratch))
+            .zip(&mut scratch.heads)
+            .enumerate()
+            .map(|(number, ((whole, head), scratch))| {
+                self.finish(layer, number, whole.unwrap_or_default(), head, scratch)
+            })
             .collect::<Result<_>>()?;
-        let (outputs, tail_codes): (Vec<_>, Vec<_>) = finished.into_iter().unzip();
-        Ok((self.by_token(&outputs), self.count(layer, heads, &choices, &tail_codes)?))
+        Ok((self.by_token(&outputs), self.count(layer, heads, scratch)?))
     }
 
-    /// Estimates what one head's group did not attend, if that is asked for, and divides. Gives the output, and how many
-    /// codes' sums were read.
+    /// Estimates what one head's group did not attend, if that is asked for, and divides.
     fn finish(
         &self,
+        layer: usize,
+        number: usize,
         mut whole: Partial,
-        head: &HeadCache,
-        scratch: &StepScratch,
-    ) -> Result<(Vec<f32>, usize)> {
-        let codes = match &head.index {
-            None => 0,
-            Some(index) => {
-                attend_rest(self.kernels(), head.rows.rows(), index, self.scale(), scratch, &mut whole)?
-            }
-        };
+        head: &Store,
+        scratch: &mut HeadScratch,
+    ) -> Result<Vec<f32>> {
+        let HeadScratch { choice, scores, scored, of_estimate, rest, .. } = scratch;
+        if choice.leaves() {
+            let book = self.book(layer, number)?;
+            let part = choice.whole_estimate();
+            let of_estimate_scores = scores.len() - scored.len() / book.head_dim() * book.codes();
+            let by = (&scored[..], &scores[of_estimate_scores..]);
+            choice.estimate(self.kernels(), head, book, &part, by, self.scale(), of_estimate, rest)?;
+            whole.merge(rest)?;
+        }
         let mut output = vec![0.0; self.model.config.group() * self.model.config.head_dim];
         whole.finish(&mut output)?;
-        Ok((output, codes))
+        Ok(output)
     }
 
     /// Appends the token to one head and says which rows its group attends to; rotates the queries.
@@ -305,54 +318,45 @@ impl Pass<'_> {
         &self,
         layer: usize,
         number: usize,
-        head: &mut HeadCache,
+        head: &mut Store,
         input: &mut HeadInput,
-        scratch: &mut StepScratch,
-    ) -> Result<Choice> {
-        let (Some(index), Some(relative)) = (&mut head.index, self.relative) else {
+        scratch: &mut HeadScratch,
+    ) -> Result<Amount> {
+        let (Some(sparsity), Some(relative)) = (self.sparsity, self.relative) else {
             self.append(layer, number, head, input)?;
             self.rotate(&mut input.queries)?;
-            let tokens = head.rows.len();
-            return Ok(Choice { tokens, attended: tokens, picked: tokens });
+            return Ok(scratch.choice.choose_all(head));
         };
-        let mut windowed = input.queries.clone();
-        self.kernels().rotate(&mut windowed, relative)?;
-        let mut averaged = Vec::new();
-        if let Some(rotation) = self.averaged {
-            averaged.clone_from(&input.queries);
-            self.kernels().rotate(&mut averaged, rotation)?;
+        let HeadScratch { probes, scores, of_scores, choice, scored, .. } = scratch;
+        let book = self.book(layer, number)?;
+        scored.clone_from(&input.queries);
+        self.kernels().rotate(scored, relative)?;
+        let mut queries = scored.clone();
+        if let (Estimate::Averaged, Some(rotation)) = (sparsity.estimate, self.averaged) {
+            scored.clone_from(&input.queries);
+            self.kernels().rotate(scored, rotation)?;
+            queries.extend_from_slice(scored);
         }
+        scores.resize(queries.len() / book.head_dim() * book.codes(), 0.0);
+        let mut best = [BestCode::default()];
+        self.kernels().prepare_probes(book, &queries, &input.keys, probes)?;
+        self.kernels().codeword_scores(book, probes, 0..book.codes(), scores, &mut best, of_scores)?;
         self.rotate(&mut input.queries)?;
-        let mut rotated_key = input.keys.clone();
-        self.rotate(&mut rotated_key)?;
-        let step = StepInput {
-            queries: &input.queries,
-            windowed_queries: &windowed,
-            averaged_queries: &averaged,
-            key: &input.keys,
-            rotated_key: &rotated_key,
-            value: &input.values,
-        };
-        Ok(choose_rows(self.kernels(), self.book(layer, number)?, &mut head.rows, index, &step, scratch)?)
+        self.rotate(&mut input.keys)?;
+        head.append(&input.keys, &input.values, &[best[0].code()])?;
+        let by_group = self.model.config.group() * book.codes();
+        Ok(choice.choose(self.kernels(), head, &sparsity, &scores[..by_group])?)
     }
 
-    fn count(
-        &self,
-        layer: usize,
-        heads: &[HeadCache],
-        choices: &[Choice],
-        tail_codes: &[usize],
-    ) -> Result<ReadCount> {
+    fn count(&self, layer: usize, heads: &[Store], scratch: &Scratch) -> Result<ReadCount> {
         let mut read = ReadCount::default();
-        for (number, (head, choice)) in heads.iter().zip(choices).enumerate() {
-            let codewords = match &head.index {
-                None => 0,
-                Some(_) => self.book(layer, number)?.table_bytes(),
+        for (number, (head, HeadScratch { choice, .. })) in heads.iter().zip(&scratch.heads).enumerate() {
+            let codewords = match head.layout().codes {
+                0 => 0,
+                _ => self.book(layer, number)?.table_bytes(),
             };
-            read.add(choice, head.rows.row_bytes(), codewords);
-            if let Some(sums) = head.index.as_ref().and_then(HeadIndex::sums) {
-                read.add_tail(tail_codes[number], sums);
-            }
+            let estimate = if choice.leaves() { choice.estimate_bytes(head) } else { 0 };
+            read.add(choice.amount(), head.layout().row_bytes(), codewords, estimate);
         }
         Ok(read)
     }

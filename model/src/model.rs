@@ -110,12 +110,13 @@ impl Llama {
         let averaged = sparsity.and_then(|sparsity| sparsity.averaged_rotation(start + 1, &self.frequencies));
         let averaged = averaged.as_ref();
         let rotations = &rotations[..];
-        let pass = Pass { model: self, codebooks, observer, rotations, relative, averaged, start, decode };
+        let pass =
+            Pass { model: self, codebooks, observer, rotations, sparsity, relative, averaged, start, decode };
         let mut read = ReadCount::default();
         for number in 0..self.layers.len() {
             read.absorb(&pass.layer(number, &mut cache.layers[number], &mut x, scratch)?);
             if keep_on(number + 1).is_break() {
-                cache.truncate(start)?;
+                cache.truncate(self.kernels, start)?;
                 return Ok(None);
             }
         }

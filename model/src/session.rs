@@ -1,7 +1,7 @@
 //! One sequence: its cache, its tokens, prefill and decode.
 
 use crate::{
-    cache::{Attention, Cache, index_bytes, kv_bytes, tail_bytes},
+    cache::{Attention, Cache, index_bytes, kv_bytes, sum_bytes},
     codebooks::Codebooks,
     error::{Error, Result},
     layer::Observer,
@@ -21,7 +21,6 @@ pub const PREFILL_CHUNK: usize = 2048;
 pub struct Session<'m> {
     model: &'m Llama,
     codebooks: Option<&'m Codebooks>,
-    attention: Attention,
     cache: Cache,
     ids: Vec<u32>,
     scratch: Scratch,
@@ -58,22 +57,13 @@ impl<'m> Session<'m> {
             return Err(Error::Usage("the codebooks were opened for a model of another shape".to_owned()));
         }
         check_context(model, tokens)?;
-        check_memory(model, attention, dtype, tokens, codebooks)?;
+        check_memory(model, dtype, tokens, codebooks)?;
         let codes = codebooks.map(Codebooks::codes).unwrap_or_default();
-        let cache = Cache::new(&model.config, attention, &codes, dtype, tokens)?;
+        // Address space for all that may come; memory is checked as it does.
+        let cache = Cache::new(&model.config, attention, &codes, dtype, longest_context(model))?;
         let scratch = Scratch::new(model.config.num_key_value_heads, model.config.head_dim)?;
         let read = ReadCount::default();
-        Ok(Self {
-            model,
-            codebooks,
-            attention,
-            cache,
-            ids: Vec::new(),
-            scratch,
-            read,
-            room: tokens,
-            broken: false,
-        })
+        Ok(Self { model, codebooks, cache, ids: Vec::new(), scratch, read, room: tokens, broken: false })
     }
 
     /// The tokens in the cache.
@@ -129,6 +119,7 @@ impl<'m> Session<'m> {
             let Some((of_chunk, _)) = outcome else { return Ok(None) };
             logits = Some(of_chunk);
         }
+        self.cache.sort(self.model.kernels)?;
         Ok(logits)
     }
 
@@ -143,16 +134,17 @@ impl<'m> Session<'m> {
         let outcome = self.forward(&[id], &manner, |_| ControlFlow::Continue(()))?;
         let (logits, read) = outcome.unwrap_or_default();
         self.read.absorb(&read);
+        self.cache.sort_some(self.model.kernels, read.attended as usize)?;
         Ok(logits)
     }
 
-    /// Forgets the tokens from position `tokens` on. Only what prefill added since the last decode step can be forgotten.
+    /// Forgets the tokens from position `tokens` on.
     ///
     /// # Errors
-    /// If decode steps have built on some of them.
+    /// If memory runs out.
     pub fn rewind(&mut self, tokens: usize) -> Result<()> {
         if tokens < self.ids.len() {
-            self.cache.truncate(tokens)?;
+            self.cache.truncate(self.model.kernels, tokens)?;
             self.ids.truncate(tokens);
         }
         Ok(())
@@ -168,13 +160,7 @@ impl<'m> Session<'m> {
         check_context(self.model, tokens)?;
         if tokens > self.room {
             let room = tokens.max(self.room + self.room / 2).min(longest_context(self.model));
-            check_memory(
-                self.model,
-                self.attention,
-                self.cache.dtype(),
-                room - self.ids.len(),
-                self.codebooks,
-            )?;
+            check_memory(self.model, self.cache.dtype(), room - self.ids.len(), self.codebooks)?;
             self.room = room;
         }
         Ok(())
@@ -223,17 +209,10 @@ fn check_context(model: &Llama, tokens: usize) -> Result<()> {
 }
 
 /// Refuses contexts whose cache would not fit the memory that is free now, where the system says how much that is.
-fn check_memory(
-    model: &Llama,
-    attention: Attention,
-    dtype: Dtype,
-    tokens: usize,
-    codebooks: Option<&Codebooks>,
-) -> Result<()> {
+fn check_memory(model: &Llama, dtype: Dtype, tokens: usize, codebooks: Option<&Codebooks>) -> Result<()> {
     let index = |books: &Codebooks| {
         let codes = books.most_codes();
-        let tail = if attention.has_tail() { tail_bytes(&model.config, dtype, codes, tokens) } else { 0 };
-        index_bytes(&model.config, codes, tokens) + tail
+        index_bytes(&model.config, codes, tokens) + sum_bytes(&model.config, dtype, codes, tokens)
     };
     let need = kv_bytes(&model.config, dtype, tokens) + codebooks.map_or(0, index);
     match available_memory() {

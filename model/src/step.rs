@@ -1,26 +1,43 @@
 //! What passes between the layers of a step: working memory, and the count of what was read.
 
-use crate::error::Result;
+use crate::{error::Result, session::PREFILL_CHUNK};
 use a2ats_kernel::{
     Dtype,
-    decode::{Choice, StepScratch},
-    kv::KvRows,
-    tail::ValueSums,
+    attention::Partial,
+    codebook::{self, Probes},
+    decode::{Amount, Choice},
+    estimate,
+    store::{Layout, Store},
 };
 
 /// Working memory of one pass, a part per kv head, shared by all layers.
 #[derive(Debug)]
 pub(crate) struct Scratch {
-    pub(crate) heads: Vec<StepScratch>,
+    pub(crate) heads: Vec<HeadScratch>,
     /// Rows of the tokens that prefill is reading, not rounded to the cache's storage type.
-    pub(crate) exact_rows: Vec<KvRows>,
+    pub(crate) exact_rows: Vec<Store>,
+}
+
+/// Working memory of one kv head's decode step.
+#[derive(Debug, Default)]
+pub(crate) struct HeadScratch {
+    pub(crate) probes: Probes,
+    /// `[queries, codes]`: of the windowed queries, then of the averaged ones.
+    pub(crate) scores: Vec<f32>,
+    pub(crate) of_scores: codebook::Scratch,
+    pub(crate) of_estimate: estimate::Scratch,
+    pub(crate) choice: Choice,
+    /// The queries that the estimate goes by.
+    pub(crate) scored: Vec<f32>,
+    pub(crate) rest: Partial,
 }
 
 impl Scratch {
     pub(crate) fn new(kv_heads: usize, head_dim: usize) -> Result<Self> {
+        let layout = Layout { dtype: Dtype::F32, head_dim, codes: 0, window: 1, sinks: 0 };
         let exact_rows =
-            (0..kv_heads).map(|_| KvRows::new(Dtype::F32, head_dim, 0)).collect::<Result<_, _>>()?;
-        Ok(Self { heads: vec![StepScratch::default(); kv_heads], exact_rows })
+            (0..kv_heads).map(|_| Store::new(layout, PREFILL_CHUNK)).collect::<Result<_, _>>()?;
+        Ok(Self { heads: (0..kv_heads).map(|_| HeadScratch::default()).collect(), exact_rows })
     }
 }
 
@@ -37,32 +54,28 @@ pub struct ReadCount {
     pub row_bytes: u64,
     /// Bytes of codewords that were read.
     pub codeword_bytes: u64,
-    /// Bytes of sums of values that were read.
-    pub tail_bytes: u64,
-    /// Codes whose sums were read.
-    pub tail_codes: u64,
-    /// Codes that sums were kept of: all, once there is room for all, also those without tokens.
-    pub tail_codes_held: u64,
+    /// Bytes of sums of values, and of single values, that the estimate of the rest read.
+    pub estimate_bytes: u64,
     /// Bytes of KV rows that dense attention would have read.
     pub dense_bytes: u64,
 }
 
 impl ReadCount {
     /// Counts one kv head's step.
-    pub(crate) fn add(&mut self, choice: &Choice, row_bytes: usize, codeword_bytes: usize) {
-        self.tokens += choice.tokens as u64;
-        self.attended += choice.attended as u64;
-        self.picked += choice.picked as u64;
-        self.row_bytes += (choice.attended * row_bytes) as u64;
+    pub(crate) fn add(
+        &mut self,
+        amount: Amount,
+        row_bytes: usize,
+        codeword_bytes: usize,
+        estimate_bytes: usize,
+    ) {
+        self.tokens += amount.tokens as u64;
+        self.attended += amount.attended as u64;
+        self.picked += amount.picked as u64;
+        self.row_bytes += (amount.attended * row_bytes) as u64;
         self.codeword_bytes += codeword_bytes as u64;
-        self.dense_bytes += (choice.tokens * row_bytes) as u64;
-    }
-
-    /// Counts one kv head's estimate of what is not attended, from `codes` of the sums.
-    pub(crate) fn add_tail(&mut self, codes: usize, sums: &ValueSums) {
-        self.tail_bytes += (codes * sums.slot_bytes()) as u64;
-        self.tail_codes += codes as u64;
-        self.tail_codes_held += sums.codes().len() as u64;
+        self.estimate_bytes += estimate_bytes as u64;
+        self.dense_bytes += (amount.tokens * row_bytes) as u64;
     }
 
     /// Counts what another part of the work read.
@@ -72,9 +85,7 @@ impl ReadCount {
         self.picked += other.picked;
         self.row_bytes += other.row_bytes;
         self.codeword_bytes += other.codeword_bytes;
-        self.tail_bytes += other.tail_bytes;
-        self.tail_codes += other.tail_codes;
-        self.tail_codes_held += other.tail_codes_held;
+        self.estimate_bytes += other.estimate_bytes;
         self.dense_bytes += other.dense_bytes;
     }
 
@@ -88,14 +99,9 @@ impl ReadCount {
         (self.tokens > 0).then(|| self.picked as f64 / self.tokens as f64)
     }
 
-    /// Codes whose sums were read over those that sums were kept of; none without an estimate.
-    pub fn tail_codes_share(&self) -> Option<f64> {
-        (self.tail_codes_held > 0).then(|| self.tail_codes as f64 / self.tail_codes_held as f64)
-    }
-
     /// Bytes of rows, codewords and sums that were read.
     pub const fn bytes(&self) -> u64 {
-        self.row_bytes + self.codeword_bytes + self.tail_bytes
+        self.row_bytes + self.codeword_bytes + self.estimate_bytes
     }
 
     /// [`bytes`](Self::bytes) over the bytes of rows that dense attention reads; none before the first decode step.

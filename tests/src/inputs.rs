@@ -3,7 +3,7 @@
 //! Shapes come from proptest, so that they shrink; the numbers in them from [`Noise`] and a seed, because nobody reads
 //! a shrunk vector of a thousand elements.
 
-use a2ats_kernel::{Dtype, Elements, Kernels, decode::Tail, kv::row_width};
+use a2ats_kernel::{Dtype, Elements, Kernels, decode::Estimate, rows::row_width};
 use half::{bf16, f16};
 use proptest::{
     prelude::{Strategy, prop_oneof},
@@ -75,8 +75,8 @@ pub fn fitting(dtype: Dtype, magnitude: f32) -> f32 {
 }
 
 /// How what is not attended is estimated.
-pub fn tails() -> impl Strategy<Value = Tail> {
-    select(vec![Tail::Off, Tail::Fixed, Tail::Averaged])
+pub fn estimates() -> impl Strategy<Value = Estimate> {
+    select(vec![Estimate::Off, Estimate::Fixed, Estimate::Averaged])
 }
 
 /// How many elements a slice starts after an address of full alignment.

@@ -5,6 +5,7 @@
 #[cfg(feature = "figures")]
 pub mod attention_error;
 pub mod backends;
+pub mod calls;
 pub mod clustering;
 #[cfg(feature = "codegen")]
 pub mod codegen;

@@ -4,7 +4,7 @@ use crate::golden::{Golden, Parameters};
 use crate::reference::{relative_error, to_f64};
 use a2ats_kernel::{
     Dtype, Kernels,
-    decode::{Sparsity, Tail},
+    decode::{Estimate, Sparsity},
 };
 use a2ats_model::{Attention, Codebooks, Llama, Session};
 use serde::Serialize;
@@ -25,14 +25,14 @@ pub struct Outcome {
     /// The backend.
     pub backend: String,
     /// How what is not attended was estimated.
-    pub tail: String,
+    pub estimate: String,
     /// Storage type of the KV rows.
     pub kv_dtype: String,
     /// Storage type of the codewords.
     pub codeword_dtype: String,
     /// ‖got − want‖ / ‖want‖ over the logits of all steps.
     pub relative_logit_error: f64,
-    /// The same for the dense run, which goes with the sparse one without a tail.
+    /// The same for the dense run, which goes with the sparse one without a estimate.
     pub dense_relative_logit_error: Option<f64>,
     /// ‖got − dense‖ / ‖dense‖ over the logits of the sparse steps.
     pub relative_distance_from_dense: f64,
@@ -61,19 +61,19 @@ pub fn replay(
     golden: &Golden,
     kernels: &'static dyn Kernels,
     storage: Storage,
-    tail: Tail,
+    estimate: Estimate,
 ) -> a2ats_model::Result<Outcome> {
     let model = Llama::open(&golden.folder, kernels)?;
     let file = golden.folder.join("codebooks_reference.safetensors");
     let books = Codebooks::open(&file, &model, storage.codewords)?;
     let parameters = &golden.parameters;
     let Parameters { top_k: retrieve, window, sinks, .. } = *parameters;
-    let sparsity = Sparsity { retrieve, window, sinks, tail };
-    let expected_logits = if tail.is_on() { &golden.tail_logits } else { &golden.logits };
+    let sparsity = Sparsity { retrieve, window, sinks, estimate };
+    let expected_logits = if estimate.is_on() { &golden.tail_logits } else { &golden.logits };
     let sparse = run(golden, &model, &books, Attention::A2ats(sparsity), storage.kv)?;
-    let dense = match tail {
-        Tail::Fixed | Tail::Averaged => None,
-        Tail::Off => Some(run(golden, &model, &books, Attention::Dense, storage.kv)?),
+    let dense = match estimate {
+        Estimate::Fixed | Estimate::Averaged => None,
+        Estimate::Off => Some(run(golden, &model, &books, Attention::Dense, storage.kv)?),
     };
 
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
@@ -87,7 +87,7 @@ pub fn replay(
     let expected: Vec<f64> = golden.union_fraction.iter().map(|&x| f64::from(x)).collect();
     Ok(Outcome {
         backend: kernels.name().to_owned(),
-        tail: format!("{tail:?}").to_lowercase(),
+        estimate: format!("{estimate:?}").to_lowercase(),
         kv_dtype: storage.kv.to_string(),
         codeword_dtype: storage.codewords.to_string(),
         relative_distance_from_dense: relative_error(
@@ -124,6 +124,6 @@ fn run(
     let config = model.config();
     let heads = (0..config.num_hidden_layers)
         .flat_map(|layer| (0..config.num_key_value_heads).map(move |head| (layer, head)));
-    let codes = heads.flat_map(|(layer, head)| session.cache().codes(layer, head).iter().copied()).collect();
+    let codes = heads.flat_map(|(layer, head)| session.cache().codes(layer, head)).collect();
     Ok(Run { logits, codes, union_fractions })
 }

@@ -2,12 +2,13 @@
 
 use a2ats_kernel::{
     Dtype, Kernels,
-    attention::{Causal, Partial, Selection},
-    kv::{KvRows, Rows, row_bytes, row_width},
+    attention::{Causal, Partial, Scratch},
     linear::Precision,
+    rows::{MAX_AREAS, Rows, Run, Runs},
 };
 use a2ats_tests::{
     backends::on_every_backend,
+    calls,
     inputs::{
         Guarded, Noise, ROUNDING, Stored, assert_close, config, dtypes, fitting, groups, head_dims,
         input_rounding, offsets, query_precision, rounded, row_counts, weight_precision,
@@ -75,6 +76,46 @@ impl Tokens {
     }
 }
 
+/// Rows in some areas of memory.
+struct Split {
+    areas: Vec<Stored>,
+    /// The first token of each area, and how many there are.
+    firsts: Vec<usize>,
+}
+
+impl Split {
+    fn new(noise: &mut Noise, tokens: &Tokens, areas: usize, offset: usize) -> Self {
+        let (d, count) = (tokens.head_dim, tokens.keys.len() / tokens.head_dim);
+        let mut firsts: Vec<usize> = (1..areas).map(|_| noise.below(count + 1)).collect();
+        firsts.extend([0, count]);
+        firsts.sort_unstable();
+        let area = |ends: &[usize]| {
+            let range = ends[0] * d..ends[1] * d;
+            Stored::rows(tokens.dtype, &tokens.keys[range.clone()], &tokens.values[range], d, offset)
+        };
+        Self { areas: firsts.windows(2).map(area).collect(), firsts }
+    }
+
+    /// Some runs of up to `longest` rows, no row twice, in random order; and the tokens in that order.
+    fn runs(&self, noise: &mut Noise, longest: usize) -> (Vec<Run>, Vec<u32>) {
+        let mut runs = Vec::new();
+        for (area, ends) in self.firsts.windows(2).enumerate() {
+            let mut at = 0;
+            while at < ends[1] - ends[0] {
+                let end = (ends[1] - ends[0]).min(at + 1 + noise.below(longest));
+                runs.push(Run::new(area, at..end));
+                at = end;
+            }
+        }
+        noise.shuffle(&mut runs);
+        runs.truncate(1 + noise.below(runs.len()));
+        let first = |run: &Run| self.firsts[run.area as usize];
+        let tokens =
+            runs.iter().flat_map(|run| run.rows().map(move |row| (first(run) + row) as u32)).collect();
+        (runs, tokens)
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Magnitudes {
     queries: f32,
@@ -120,35 +161,31 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn attention_over_any_positions_and_ranges_is_close_to_the_reference(
+    fn attention_over_any_runs_of_any_areas_is_close_to_the_reference(
         (count, head_dim, group) in (row_counts(), head_dims(), groups()),
         (dtype, offset, sizes) in (dtypes(), offsets(), sizes()),
-        (sorted, seed) in (any::<bool>(), any::<u64>()),
+        (areas, longest, seed) in (1_usize..=MAX_AREAS, select(vec![1_usize, 3, 40, 300]), any::<u64>()),
     ) {
         let mut noise = Noise::new(seed);
         let tokens = Tokens::new(&mut noise, dtype, head_dim, count, sizes);
         let queries = queries(&mut noise, dtype, group * head_dim, sizes);
         let scale = scale_of(head_dim);
-        let mut positions = noise.positions(count);
-        if sorted {
-            positions.sort_unstable();
-        }
-        let start = noise.below(count);
-        let range = start..start + 1 + noise.below(count - start);
-        let stored = tokens.stored(offset);
-        let rows = Rows::new(stored.elements(), head_dim).unwrap();
-        let in_range: Vec<u32> = range.clone().map(|position| position as u32).collect();
-        let (mut of_positions, mut of_range) = (Want::default(), Want::default());
-        tokens.attend(&mut of_positions, &queries, scale, &mask_of(&positions, count));
-        tokens.attend(&mut of_range, &queries, scale, &mask_of(&in_range, count));
+        let split = Split::new(&mut noise, &tokens, areas, offset);
+        let rows: Vec<Rows<'_>> = split.areas.iter().map(|area| Rows::new(area.elements(), head_dim).unwrap()).collect();
+        let (runs, positions) = split.runs(&mut noise, longest);
+        let all = Runs::new(&rows, &runs).unwrap();
+        assert_eq!((all.len(), all.is_empty()), (positions.len(), positions.is_empty()));
+        let part = noise.below(positions.len());
+        let part = part..part + 1 + noise.below(positions.len() - part);
+        let (mut of_all, mut of_part) = (Want::default(), Want::default());
+        tokens.attend(&mut of_all, &queries, scale, &mask_of(&positions, count));
+        tokens.attend(&mut of_part, &queries, scale, &mask_of(&positions[part.clone()], count));
         on_every_backend(|kernels| {
             let queries = Guarded::new(&queries, offset);
             let (mut partial, mut out) = (Partial::default(), vec![0.0; queries.len()]);
-            let tolerance = tolerance(kernels, dtype, head_dim, count);
-            for (selection, want) in
-                [(Selection::Positions(&positions), &of_positions), (Selection::Range(range.clone()), &of_range)]
-            {
-                kernels.attend(rows, &selection, &queries, scale, &mut partial).unwrap();
+            let (mut scratch, tolerance) = (Scratch::default(), tolerance(kernels, dtype, head_dim, count));
+            for (part, want) in [(0..positions.len(), &of_all), (part.clone(), &of_part)] {
+                kernels.attend(&all, part, &queries, scale, &mut scratch, &mut partial).unwrap();
                 partial.finish(&mut out).unwrap();
                 assert_close(kernels.name(), &out, &want.values, &want.magnitudes, tolerance);
             }
@@ -169,14 +206,17 @@ proptest! {
         cuts.extend([0, positions.len()]);
         cuts.sort_unstable();
         let stored = tokens.stored(0);
-        let rows = Rows::new(stored.elements(), head_dim).unwrap();
+        let rows = [Rows::new(stored.elements(), head_dim).unwrap()];
+        let runs = calls::runs_of(&positions);
+        let all = Runs::new(&rows, &runs).unwrap();
         let mut want = Want::default();
         tokens.attend(&mut want, &queries, scale_of(head_dim), &mask_of(&positions, count));
         on_every_backend(|kernels| {
-            let mut whole: Option<Partial> = None;
+            let (mut whole, mut scratch): (Option<Partial>, _) = (None, Scratch::default());
             for cut in cuts.windows(2) {
-                let (mut part, selection) = (Partial::default(), Selection::Positions(&positions[cut[0]..cut[1]]));
-                kernels.attend(rows, &selection, &queries, scale_of(head_dim), &mut part).unwrap();
+                let mut part = Partial::default();
+                let scale = scale_of(head_dim);
+                kernels.attend(&all, cut[0]..cut[1], &queries, scale, &mut scratch, &mut part).unwrap();
                 match &mut whole {
                     Some(whole) => whole.merge(&part).unwrap(),
                     None => whole = Some(part),
@@ -185,6 +225,25 @@ proptest! {
             let mut out = vec![f32::NAN; queries.len()];
             whole.unwrap().finish(&mut out).unwrap();
             assert_close(kernels.name(), &out, &want.values, &want.magnitudes, tolerance(kernels, dtype, head_dim, count));
+        });
+    }
+
+    /// Softmax weights add up to 1.
+    #[test]
+    fn values_that_are_all_alike_come_out_as_they_are(
+        (count, head_dim, group) in (row_counts(), head_dims(), groups()),
+        (dtype, size, seed) in (dtypes(), select(vec![0.1_f32, 3.0, 30.0]), any::<u64>()),
+    ) {
+        let mut noise = Noise::new(seed);
+        let keys = noise.vector(count * head_dim, size);
+        let stored = Stored::rows(dtype, &keys, &vec![1.0; keys.len()], head_dim, 0);
+        let queries = noise.vector(group * head_dim, 1.0);
+        on_every_backend(|kernels| {
+            let rows = Rows::new(stored.elements(), head_dim).unwrap();
+            let whole = calls::attend(kernels, rows, &[Run::new(0, 0..count)], &queries, 1.0).unwrap();
+            let mut out = vec![f32::NAN; queries.len()];
+            whole.finish(&mut out).unwrap();
+            assert!(out.iter().all(|x| (x - 1.0).abs() < 2e-6), "{}: {out:?}", kernels.name());
         });
     }
 
@@ -214,13 +273,17 @@ proptest! {
             tokens.attend(&mut want, queries, scale, &vec![true; past + first + i + 1]);
         }
         let rows = Rows::new(stored.elements(), head_dim).unwrap();
-        let earlier = Rows::new(stored_past.elements(), head_dim).unwrap();
+        let earlier = [Rows::new(stored_past.elements(), head_dim).unwrap()];
+        // All of the past, in another order.
+        let mut pieces: Vec<Run> = (0..past).step_by(37).map(|at| Run::new(0, at..past.min(at + 37))).collect();
+        pieces.reverse();
+        let earlier = Runs::new(&earlier, &pieces).unwrap();
         on_every_backend(|kernels| {
             let mut out = Guarded::new(&vec![f32::NAN; queries.len()], offset);
             let past = (past > 0 || offset > 7).then_some(earlier);
             for precision in [Precision::Full, Precision::Rounded] {
                 let request = Causal { past, rows, first, group, queries: &queries, scale, precision };
-                kernels.attend_causal(&request, &mut out).unwrap();
+                kernels.attend_causal(&request, &mut Scratch::default(), &mut out).unwrap();
                 let tolerance = [dtype, past_dtype].map(|dtype| {
                     let rounded = if precision == Precision::Rounded { input_rounding(kernels, dtype) } else { 0.0 };
                     tolerance(kernels, dtype, head_dim, earlier.len() + count) + rounded
@@ -234,7 +297,8 @@ proptest! {
     #[test]
     fn what_does_not_fit_is_an_error_and_changes_nothing(
         (count, queries, outputs) in (0_usize..=4, 0_usize..=300, 0_usize..=300),
-        (start, end, position) in (edges(), edges(), prop_oneof![0_u32..=5, Just(u32::MAX)]),
+        (start, end) in (edges(), edges()),
+        (area, position, len) in (0_u32..=1, prop_oneof![0_u32..=5, Just(u32::MAX)], prop_oneof![0_u32..=5, Just(u32::MAX)]),
         (group, first, whole) in (0_usize..=17, edges(), any::<[bool; 2]>()),
     ) {
         let head_dim = 16;
@@ -245,22 +309,20 @@ proptest! {
         let heads = queries.len() / head_dim;
         let fits = (1..=16).contains(&heads) && queries.len() == heads * head_dim;
         on_every_backend(|kernels| {
-            let mut partial = Partial::default();
-            kernels.attend(rows, &Selection::Range(0..count), &[1.0; 16], 1.0, &mut partial).unwrap();
+            let (mut partial, mut scratch) = (calls::attend(kernels, rows, &[Run::new(0, 0..count)], &[1.0; 16], 1.0).unwrap(), Scratch::default());
             let before = partial.clone();
-            let done = kernels.attend(rows, &Selection::Range(start..end), &queries, 1.0, &mut partial);
-            assert!(done.is_err() || fits && end <= count, "{done:?}");
-            assert!(done.is_ok() || !(fits && start <= end && end <= count), "{done:?}");
+            let (areas, whole) = ([rows], [Run::new(0, 0..count)]);
+            let all = Runs::new(&areas, &whole).unwrap();
+            let done = kernels.attend(&all, start..end, &queries, 1.0, &mut scratch, &mut partial);
+            assert_eq!(done.is_ok(), fits && start <= end && end <= count, "{done:?}");
             assert!(done.is_ok() || partial == before);
 
-            let mut partial = before.clone();
-            let done = kernels.attend(rows, &Selection::Positions(&[0, position]), &queries, 1.0, &mut partial);
-            assert_eq!(done.is_ok(), fits && (position as usize) < count, "{done:?}");
-            assert!(done.is_ok() || partial == before);
-
+            let runs = [Run { area, start: position, len }];
+            let inside = area == 0 && u64::from(position) + u64::from(len) <= count as u64;
+            assert_eq!(Runs::new(&areas, &runs).is_ok(), inside, "{runs:?}");
             let mut out = Guarded::new(&vec![-1.0; outputs], 1);
             let request = Causal { past: None, rows, first, group, queries: &queries, scale: 1.0, precision: Precision::Full };
-            let done = kernels.attend_causal(&request, &mut out);
+            let done = kernels.attend_causal(&request, &mut scratch, &mut out);
             let positions = queries.len().checked_div(group * head_dim).unwrap_or(0);
             let fits = (1..=16).contains(&group) && queries.len() == positions * group * head_dim;
             let inside = first.checked_add(positions).is_some_and(|end| end <= count);
@@ -269,45 +331,6 @@ proptest! {
             assert!(done.is_ok() || out.iter().all(|&x| x == -1.0));
         });
     }
-
-    #[test]
-    fn rows_appended_in_pieces_are_rows_appended_at_once(
-        (head_dim, dtype, capacity) in (head_dims(), dtypes(), prop_oneof![Just(0_usize), 1_usize..=200]),
-        pieces in proptest::collection::vec(prop_oneof![0_usize..=3, 0_usize..=70], 1..8),
-        seed in any::<u64>(),
-    ) {
-        let mut noise = Noise::new(seed);
-        let count = pieces.iter().sum::<usize>();
-        let (keys, values) = (noise.vector(count * head_dim, 100.0), noise.vector(count * head_dim, 1.0));
-        let mut rows = KvRows::new(dtype, head_dim, capacity).unwrap();
-        let mut at = 0;
-        for piece in pieces {
-            let range = at * head_dim..(at + piece) * head_dim;
-            rows.append(&keys[range.clone()], &values[range]).unwrap();
-            at += piece;
-            prop_assert_eq!((rows.len(), rows.is_empty(), rows.rows().len()), (at, at == 0, at));
-        }
-        let want = Stored::rows(dtype, &keys, &values, head_dim, 0).elements().to_f32();
-        prop_assert_eq!(rows.rows().elements().to_f32(), want, "content, and zeros in the padding");
-        prop_assert_eq!((rows.rows().elements().dtype(), rows.rows().head_dim()), (dtype, head_dim));
-        prop_assert_eq!(rows.row_bytes(), row_bytes(dtype, head_dim));
-        prop_assert_eq!(rows.row_bytes(), 2 * row_width(head_dim) * dtype.size());
-
-        let before = rows.rows().elements().to_f32();
-        for (keys, values) in [(1, 1), (head_dim, 2 * head_dim), (head_dim, 0), (0, 1), (head_dim + 1, head_dim + 1)] {
-            prop_assert!(rows.append(&vec![1.0; keys], &vec![1.0; values]).is_err());
-        }
-        prop_assert_eq!(rows.rows().elements().to_f32(), &before[..]);
-
-        let (row, cut) = (2 * row_width(head_dim), noise.below(count + 2));
-        prop_assert_eq!(rows.rows().before(cut).elements().to_f32(), &before[..cut.min(count) * row]);
-        prop_assert_eq!(rows.rows().from(cut).elements().to_f32(), &before[cut.min(count) * row..]);
-        rows.truncate(cut);
-        prop_assert_eq!(rows.rows().elements().to_f32(), &before[..cut.min(count) * row]);
-        let again = cut.min(count) * head_dim..;
-        rows.append(&keys[again.clone()], &values[again]).unwrap();
-        prop_assert_eq!(rows.rows().elements().to_f32(), before);
-    }
 }
 
 /// Positions about four rows, and at the end of the numbers.
@@ -315,16 +338,69 @@ fn edges() -> impl Strategy<Value = usize> {
     prop_oneof![4 => 0_usize..=5, 1 => Just(usize::MAX), 1 => Just(usize::MAX - 1)]
 }
 
+/// Every tile of queries beside every number of rows in the last tiles of rows and the last block.
+#[test]
+fn every_tile_is_close_to_the_reference() {
+    let mut noise = Noise::new(67);
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        for group in 1..=16 {
+            for count in (1..=9).chain(30..=34) {
+                let magnitudes = Magnitudes { queries: 1.0, keys: 1.0, values: 1.0, constant_keys: false };
+                let tokens = Tokens::new(&mut noise, dtype, 48, count, magnitudes);
+                let queries = noise.vector(group * 48, 1.0);
+                let mut want = Want::default();
+                tokens.attend(&mut want, &queries, 1.0, &vec![true; count]);
+                let stored = tokens.stored(1);
+                on_every_backend(|kernels| {
+                    let rows = Rows::new(stored.elements(), 48).unwrap();
+                    let whole =
+                        calls::attend(kernels, rows, &[Run::new(0, 0..count)], &queries, 1.0).unwrap();
+                    let mut out = vec![f32::NAN; queries.len()];
+                    whole.finish(&mut out).unwrap();
+                    let tolerance = tolerance(kernels, dtype, 48, count);
+                    assert_close(kernels.name(), &out, &want.values, &want.magnitudes, tolerance);
+                });
+            }
+        }
+    }
+}
+
+/// Two large scores that differ by a quarter, which queries of eight bits do not tell apart.
+#[test]
+fn decode_sees_queries_in_full() {
+    let (mut keys, mut queries) = (vec![0.0; 2 * 128], vec![1.0; 128]);
+    keys[..64].fill(1.0);
+    keys[128 + 64..].fill(1.0);
+    queries[..64].fill(1.0 + 2_f32.powi(-8));
+    let values = [[1.0; 128], [0.0; 128]].concat();
+    let want = 1.0 / (1.0 + (-0.25_f32).exp());
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        let stored = Stored::rows(dtype, &keys, &values, 128, 0);
+        on_every_backend(|kernels| {
+            let rows = Rows::new(stored.elements(), 128).unwrap();
+            let whole = calls::attend(kernels, rows, &[Run::new(0, 0..2)], &queries, 1.0).unwrap();
+            let mut out = [0.0; 128];
+            whole.finish(&mut out).unwrap();
+            assert!(
+                out.iter().all(|x| (x - want).abs() < 5e-3),
+                "{} {dtype}: {}, want {want}",
+                kernels.name(),
+                out[0]
+            );
+        });
+    }
+}
+
 #[test]
 fn attention_to_nothing_is_zero_and_merges_as_nothing() {
+    let stored = Stored::rows(Dtype::F16, &[1.0; 16], &[3.0; 16], 16, 0);
+    let rows = Rows::new(stored.elements(), 16).unwrap();
     on_every_backend(|kernels| {
-        let mut rows = KvRows::new(Dtype::F16, 16, 1).unwrap();
-        rows.append(&[1.0; 16], &[3.0; 16]).unwrap();
-        let (mut nothing, mut one, mut out) = (Partial::default(), Partial::default(), vec![f32::NAN; 32]);
-        kernels.attend(rows.rows(), &Selection::Positions(&[]), &[1.0; 32], 1.0, &mut nothing).unwrap();
+        let mut out = vec![f32::NAN; 32];
+        let mut nothing = calls::attend(kernels, rows, &[], &[1.0; 32], 1.0).unwrap();
         nothing.finish(&mut out).unwrap();
         assert_eq!(out, [0.0; 32]);
-        kernels.attend(rows.rows(), &Selection::Range(0..1), &[1.0; 32], 1.0, &mut one).unwrap();
+        let mut one = calls::attend(kernels, rows, &[Run::new(0, 0..1)], &[1.0; 32], 1.0).unwrap();
         let alone = one.clone();
         one.merge(&nothing).unwrap();
         assert_eq!(one, alone);
@@ -337,28 +413,34 @@ fn attention_to_nothing_is_zero_and_merges_as_nothing() {
 }
 
 #[test]
-fn rows_of_other_sizes_are_errors() {
+fn rows_and_areas_that_do_not_fit_are_errors() {
     for head_dim in (0..=300).filter(|d| !(16..=256).contains(d) || d % 2 == 1) {
-        assert!(KvRows::new(Dtype::F32, head_dim, 1).is_err(), "{head_dim}");
         assert!(Rows::new(Stored::new(Dtype::F32, &[], 0).elements(), head_dim).is_err(), "{head_dim}");
     }
     let stored = Stored::new(Dtype::F16, &[1.0; 128], 0);
-    let (one_too_long, two) =
+    let (twenty, eighteen) =
         (Rows::new(stored.elements(), 20).unwrap(), Rows::new(stored.elements(), 18).unwrap());
+    let wide = Stored::new(Dtype::F32, &[1.0; 128], 0);
+    let wide = Rows::new(wide.elements(), 18).unwrap();
+    assert!(Runs::new(&[eighteen; MAX_AREAS], &[]).is_ok());
+    assert!(Runs::new(&[eighteen; MAX_AREAS + 1], &[]).is_err());
+    assert!(Runs::new(&[], &[]).is_err());
+    assert!(Runs::new(&[eighteen, twenty], &[]).is_err());
+    assert!(Runs::new(&[eighteen, wide], &[]).is_err());
     on_every_backend(|kernels| {
+        let (area, run) = ([twenty], [Run::new(0, 0..2)]);
         let request = Causal {
-            past: Some(one_too_long),
-            rows: two,
+            past: Some(Runs::new(&area, &run).unwrap()),
+            rows: eighteen,
             first: 0,
             group: 1,
             queries: &[1.0; 18],
             scale: 1.0,
             precision: Precision::Full,
         };
-        assert!(kernels.attend_causal(&request, &mut [0.0; 18]).is_err());
+        assert!(kernels.attend_causal(&request, &mut Scratch::default(), &mut [0.0; 18]).is_err());
     });
     for len in [1, 32, 63, 65, 127] {
         assert!(Rows::new(Stored::new(Dtype::Bf16, &vec![0.0; len], 0).elements(), 18).is_err(), "{len}");
     }
-    assert!(KvRows::new(Dtype::F32, 128, usize::MAX).is_err());
 }

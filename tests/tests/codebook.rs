@@ -1,8 +1,12 @@
 //! Codeword scores and codes against the reference.
 
-use a2ats_kernel::{Codebook, Dtype, Kernels};
+use a2ats_kernel::{
+    Codebook, Dtype, Kernels,
+    codebook::{BestCode, Probes, Scratch},
+};
 use a2ats_tests::{
     backends::on_every_backend,
+    calls,
     inputs::{
         Guarded, Noise, ROUNDING, assert_close, config, dtypes, fitting, head_dims, magnitudes, offsets,
         query_precision, rounded, unit_matrix,
@@ -90,8 +94,7 @@ impl Case {
     }
 
     fn newest(&self, kernels: &dyn Kernels, key: &[f32]) -> u16 {
-        let (query, mut scores) = (vec![0.0; key.len()], vec![0.0; self.book.codes()]);
-        kernels.codeword_scores(&self.book, &query, Some(key), &mut scores).unwrap().unwrap()
+        calls::scores(kernels, &self.book, &vec![0.0; key.len()], key).unwrap().1[0]
     }
 }
 
@@ -160,9 +163,9 @@ proptest! {
         on_every_backend(|kernels| {
             let mut got = Guarded::new(&vec![f32::NAN; codes * group], offset);
             let (queries, key) = (Guarded::new(&queries, 15 - offset), Guarded::new(&key, offset));
-            let newest = with_key.then_some(&key[..]);
-            let code = kernels.codeword_scores(&case.book, &queries, newest, &mut got).unwrap();
-            assert_eq!(code.is_some(), with_key);
+            let newest = if with_key { &key[..] } else { &[] };
+            let newest = calls::scores_into(kernels, &case.book, &queries, newest, &mut got).unwrap();
+            assert_eq!(newest.len(), usize::from(with_key));
             let what = format!("{} {dtype}, {codes} codes", kernels.name());
             assert_close(&what, &got, &want, &magnitudes, score_tolerance(kernels, dtype, head_dim));
         });
@@ -178,19 +181,59 @@ proptest! {
         let (queries, key) = (noise.vector(group * head_dim, 1.0), noise.vector(head_dim, 1.0));
         let book = Codebook::new(&codewords, &unit_matrix(head_dim), head_dim, dtype).unwrap();
         on_every_backend(|kernels| {
-            let mut scores = vec![f32::NAN; copies * codes * group];
-            let newest = with_key.then_some(&key[..]);
-            let code = kernels.codeword_scores(&book, &queries, newest, &mut scores).unwrap();
+            let newest = if with_key { &key[..] } else { &[] };
+            let (scores, newest) = calls::scores(kernels, &book, &queries, newest).unwrap();
             for scores in scores.chunks_exact(copies * codes) {
                 let (first, others) = scores.split_at(codes);
                 for copy in others.chunks_exact(codes) {
                     assert_eq!(copy, first, "{} {dtype}", kernels.name());
                 }
             }
-            assert!(code.is_none_or(|code| usize::from(code) < codes), "the lowest of equal codes");
+            assert!(newest.iter().all(|&code| usize::from(code) < codes), "the lowest of equal codes");
             let mut batch = [u16::MAX; 2];
             kernels.encode(&book, &key.repeat(2), &mut batch).unwrap();
             assert!(batch.iter().all(|&code| usize::from(code) < codes), "{batch:?}");
+        });
+    }
+
+    #[test]
+    fn ranges_of_codes_and_sequences_that_share_a_pass_give_the_same_bits(
+        (codes, head_dim, dtype) in (code_counts(), head_dims(), dtypes()),
+        (sequences, group, parts) in (1_usize..=9, 1_usize..=9, 1_usize..=4),
+        seed in any::<u64>(),
+    ) {
+        let mut noise = Noise::new(seed);
+        let codewords = noise.vector(codes * head_dim, 1.0);
+        let book = Codebook::new(&codewords, &noise.cholesky(head_dim), head_dim, dtype).unwrap();
+        let queries = noise.vector(sequences * group * head_dim, 1.0);
+        let keys = noise.vector(sequences * head_dim, 1.0);
+        let mut cuts: Vec<usize> = (1..parts).map(|_| noise.below(codes + 1)).collect();
+        cuts.extend([0, codes]);
+        cuts.sort_unstable();
+        on_every_backend(|kernels| {
+            let (mut probes, mut scratch) = (Probes::default(), Scratch::default());
+            kernels.prepare_probes(&book, &queries, &keys, &mut probes).unwrap();
+            assert_eq!((probes.queries(), probes.keys()), (sequences * group, sequences));
+            let mut together = vec![vec![]; sequences * group];
+            let mut best = vec![BestCode::default(); sequences];
+            for cut in cuts.windows(2) {
+                let range = cut[0]..cut[1];
+                let mut scores = Guarded::new(&vec![f32::NAN; sequences * group * range.len()], range.len() % 15);
+                let mut of_range = vec![BestCode::default(); sequences];
+                kernels
+                    .codeword_scores(&book, &probes, range.clone(), &mut scores, &mut of_range, &mut scratch)
+                    .unwrap();
+                for (all, scores) in together.iter_mut().zip(scores.chunks(range.len().max(1))) {
+                    all.extend_from_slice(scores);
+                }
+                best.iter_mut().zip(&of_range).for_each(|(best, of_range)| best.merge(of_range));
+            }
+            for sequence in 0..sequences {
+                let of = |all: &[f32], each: usize| all[sequence * each * head_dim..(sequence + 1) * each * head_dim].to_vec();
+                let (alone, code) = calls::scores(kernels, &book, &of(&queries, group), &of(&keys, 1)).unwrap();
+                assert_eq!(together[sequence * group..(sequence + 1) * group].concat(), alone, "{} {dtype}", kernels.name());
+                assert_eq!(best[sequence].code(), code[0], "{} {dtype}", kernels.name());
+            }
         });
     }
 
@@ -212,11 +255,7 @@ proptest! {
         let (queries, key) = (noise.vector(group * head_dim, 1.0), noise.vector(head_dim, 1.0));
         on_every_backend(|kernels| {
             for (apart, gathered) in apart.iter().zip(&gathered) {
-                let result = |book: &Codebook| {
-                    let mut scores = vec![f32::NAN; book.codes() * group];
-                    let code = kernels.codeword_scores(book, &queries, Some(&key), &mut scores).unwrap();
-                    (scores, code)
-                };
+                let result = |book: &Codebook| calls::scores(kernels, book, &queries, &key).unwrap();
                 assert_eq!(result(apart), result(gathered), "{}", kernels.name());
             }
         });
@@ -292,8 +331,7 @@ proptest! {
             }
         }
         on_every_backend(|kernels| {
-            let mut got = vec![0.0; want.len()];
-            kernels.codeword_scores(&case.book, &queries, None, &mut got).unwrap();
+            let (got, _) = calls::scores(kernels, &case.book, &queries, &[]).unwrap();
             assert_eq!(to_f64(&got), want, "{}", kernels.name());
         });
     }
@@ -313,9 +351,9 @@ proptest! {
         let keys = vec![1.0; given(right[3], 2 * head_dim, keys)];
         on_every_backend(|kernels| {
             let mut scores = Guarded::new(&vec![-1.0; outputs], 1);
-            let scored = kernels.codeword_scores(&case.book, &queries, Some(&key), &mut scores);
-            let fits = queries.len() == group * head_dim && key.len() == head_dim && outputs == codes * group;
-            assert_eq!(scored.is_ok(), fits && (1..=32).contains(&group), "{scored:?}");
+            let scored = calls::scores_into(kernels, &case.book, &queries, &key, &mut scores);
+            let whole = queries.len() == group * head_dim && key.len().is_multiple_of(head_dim);
+            assert_eq!(scored.is_ok(), whole && outputs == codes * group, "{scored:?}");
             assert!(scored.is_ok() || scores.iter().all(|&x| x == -1.0));
             let mut codes = [77; 2];
             let encoded = kernels.encode(&case.book, &keys, &mut codes);

@@ -1,20 +1,19 @@
-//! Whole decode steps against the reference: retrieve, then attend.
+//! Whole decode steps against the reference: score, retrieve, attend, estimate, wherever the tokens lie.
 
 use a2ats_kernel::{
     Codebook, Dtype, Kernels,
-    attention::{Partial, Selection},
-    decode::{
-        Choice, HeadIndex, Sparsity, StepInput, StepScratch, Tail, attend_chunk, attend_rest, choose_rows,
-        decode_step,
-    },
-    kv::KvRows,
-    tail::NEGLIGIBLE,
+    attention::{self, Partial},
+    codebook::{self, BestCode, Probes},
+    decode::{Amount, Choice, Estimate, Sparsity, StepInput, StepScratch, decode_step, rows_per_task},
+    estimate::{self, Part},
+    store::Store,
 };
 use a2ats_tests::{
     backends::on_every_backend,
+    calls,
     inputs::{
-        Noise, ROUNDING, assert_close, config, dtypes, groups, head_dims, query_precision, rounded, tails,
-        unit_matrix, weight_precision,
+        Noise, ROUNDING, assert_close, config, dtypes, estimates, groups, head_dims, query_precision,
+        rounded, unit_matrix, weight_precision,
     },
     reference::{
         attention::attend,
@@ -36,12 +35,10 @@ fn tolerance(kernels: &dyn Kernels, dtype: Dtype) -> f64 {
 /// One kv head's sequence, with everything that was put into it.
 struct Sequence {
     book: Codebook,
-    rows: KvRows,
-    index: HeadIndex,
+    store: Store,
     scratch: StepScratch,
     sparsity: Sparsity,
     dtype: Dtype,
-    group: usize,
     rotated_keys: Vec<f32>,
     values: Vec<f32>,
 }
@@ -59,7 +56,7 @@ struct Token {
 
 impl Token {
     fn new(noise: &mut Noise, head_dim: usize, group: usize, sparsity: Sparsity) -> Self {
-        let is_averaged = sparsity.tail == Tail::Averaged;
+        let is_averaged = sparsity.estimate == Estimate::Averaged;
         Self {
             queries: noise.vector(group * head_dim, 2.0),
             windowed_queries: noise.whole_numbers(group * head_dim, 2),
@@ -77,10 +74,10 @@ impl Token {
 }
 
 impl Sequence {
-    fn new(book: Codebook, sparsity: Sparsity, dtype: Dtype, group: usize) -> Self {
-        let (rows, index) = (KvRows::new(dtype, book.head_dim(), 4), HeadIndex::new(book.codes(), sparsity));
-        let (rows, index, scratch) = (rows.unwrap(), index.unwrap(), StepScratch::default());
-        Self { book, rows, index, scratch, sparsity, dtype, group, rotated_keys: vec![], values: vec![] }
+    fn new(book: Codebook, sparsity: Sparsity, dtype: Dtype) -> Self {
+        let store = Store::new(sparsity.layout(dtype, book.head_dim(), book.codes()), 10_000).unwrap();
+        let scratch = StepScratch::default();
+        Self { book, store, scratch, sparsity, dtype, rotated_keys: vec![], values: vec![] }
     }
 
     fn keep(&mut self, rotated_keys: &[f32], values: &[f32]) {
@@ -94,19 +91,40 @@ impl Sequence {
         let (keys, mut codes) = (noise.whole_numbers(tokens * d, 3), vec![0; tokens]);
         let (rotated_keys, values) = (noise.vector(tokens * d, 1.0), noise.vector(tokens * d, 1.0));
         kernels.encode(&self.book, &keys, &mut codes).unwrap();
-        self.rows.append(&rotated_keys, &values).unwrap();
-        self.index.append(&codes);
+        self.store.append(&rotated_keys, &values, &codes).unwrap();
         self.keep(&rotated_keys, &values);
         keys
     }
 
-    fn step(&mut self, kernels: &dyn Kernels, token: &Token, scale: f32) -> (Choice, Vec<f32>) {
+    /// Lays tokens out in another way, or goes on with a fork; or forgets some and appends them again.
+    fn disturb(&mut self, kernels: &dyn Kernels, noise: &mut Noise) {
+        match noise.below(7) {
+            0 => self.store.sort(kernels).unwrap(),
+            1..=3 => {
+                let rows = 1 + noise.below(60);
+                self.store.sort_some(kernels, rows).unwrap();
+            }
+            4 => self.store = self.store.fork().unwrap(),
+            5 => {
+                let (d, codes, tokens) = (self.book.head_dim(), self.store.codes(), self.store.len());
+                let kept = tokens - noise.below(tokens.min(90) + 1);
+                self.store.truncate(kernels, kept).unwrap();
+                let again = kept * d..tokens * d;
+                self.store
+                    .append(&self.rotated_keys[again.clone()], &self.values[again], &codes[kept..])
+                    .unwrap();
+            }
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, kernels: &dyn Kernels, token: &Token, scale: f32) -> (Amount, Vec<f32>) {
         let mut out = vec![f32::NAN; token.queries.len()];
-        let Self { book, rows, index, scratch, .. } = self;
-        let choice =
-            decode_step(kernels, book, rows, index, &token.input(), scale, scratch, &mut out).unwrap();
+        let Self { book, store, scratch, sparsity, .. } = self;
+        let amount =
+            decode_step(kernels, book, store, sparsity, &token.input(), scale, scratch, &mut out).unwrap();
         self.keep(&token.rotated_key, &token.value);
-        (choice, out)
+        (amount, out)
     }
 
     /// Scores as a step sees them, and what the reference retrieves with those.
@@ -116,13 +134,12 @@ impl Sequence {
 
     /// Scores of all codes by query head, as the kernels give them.
     fn scores(&self, kernels: &dyn Kernels, queries: &[f32], key: &[f32]) -> Vec<Vec<f64>> {
-        let mut scores = vec![0.0; self.book.codes() * self.group];
-        kernels.codeword_scores(&self.book, queries, Some(key), &mut scores).unwrap();
+        let (scores, _) = calls::scores(kernels, &self.book, queries, key).unwrap();
         scores.chunks_exact(self.book.codes()).map(to_f64).collect()
     }
 
     fn retrieved(&self, scores: &[Vec<f64>]) -> Retrieved {
-        let codes: Vec<usize> = self.index.codes().iter().map(|&code| code.into()).collect();
+        let codes: Vec<usize> = self.store.codes().iter().map(|&code| code.into()).collect();
         let Sparsity { retrieve: share, window, sinks, .. } = self.sparsity;
         retrieve(scores, &codes, codes.len(), share, window, sinks)
     }
@@ -132,20 +149,20 @@ impl Sequence {
         kernels: &dyn Kernels,
         want: &Retrieved,
         token: &Token,
-        choice: Choice,
+        amount: Amount,
         out: &[f32],
         scale: f32,
     ) {
-        let mut positions = self.scratch.positions().to_vec();
+        let mut positions = self.store.positions(self.scratch.choice().runs()).unwrap();
         positions.sort_unstable();
         let attended: Vec<u32> =
             (0..).zip(&want.attended).filter(|(_, attended)| **attended).map(|(i, _)| i).collect();
         assert_eq!(positions, attended, "{}", kernels.name());
         let picked = want.picked.iter().filter(|picked| **picked).count();
-        assert_eq!(choice, Choice { tokens: self.rows.len(), attended: attended.len(), picked });
+        assert_eq!(amount, Amount { tokens: self.store.len(), attended: attended.len(), picked });
 
-        let (exact, sizes) = if self.sparsity.tail.is_on() {
-            self.with_tail(kernels, want, token, scale)
+        let (exact, sizes) = if self.sparsity.estimate.is_on() {
+            self.with_estimate(kernels, want, token, scale)
         } else {
             let (d, scale) = (self.book.head_dim(), f64::from(scale));
             let (keys, values) = (to_f64(&self.rotated_keys), to_f64(&self.values));
@@ -154,29 +171,29 @@ impl Sequence {
             (of(&values), of(&values.iter().map(|x| x.abs()).collect::<Vec<_>>()))
         };
         let magnitudes: Vec<f64> = exact.iter().zip(sizes).map(|(x, size)| x.abs() + size).collect();
-        let tolerance = tolerance(kernels, self.dtype) + self.tail_tolerance(want);
+        let tolerance = tolerance(kernels, self.dtype) + self.estimate_tolerance(want);
         assert_close(kernels.name(), out, &exact, &magnitudes, tolerance);
     }
 
     /// What the reference gives with an estimate of the rest, and the sizes of what that is a sum of.
-    fn with_tail(
+    fn with_estimate(
         &self,
         kernels: &dyn Kernels,
         want: &Retrieved,
         token: &Token,
         scale: f32,
     ) -> (Vec<f64>, Vec<f64>) {
-        let tokens = self.rows.len();
+        let tokens = self.store.len();
         let sinks = self.sparsity.sinks;
         let window = tokens.saturating_sub(self.sparsity.window);
         let always: Vec<bool> = (0..tokens).map(|i| i < sinks || i >= window).collect();
-        let codes: Vec<usize> = self.index.codes().iter().map(|&code| code.into()).collect();
+        let codes: Vec<usize> = self.store.codes().iter().map(|&code| code.into()).collect();
         let (keys, values) = (to_f64(&self.rotated_keys), to_f64(&self.values));
         let sizes: Vec<f64> = values.iter().map(|x| x.abs()).collect();
         let d = self.book.head_dim();
         let (mut out, mut out_sizes) = (Vec::new(), Vec::new());
-        let scoring = match self.sparsity.tail {
-            Tail::Averaged => &token.averaged_queries,
+        let scoring = match self.sparsity.estimate {
+            Estimate::Averaged => &token.averaged_queries,
             _ => &token.windowed_queries,
         };
         let all_scores = self.scores(kernels, scoring, &token.key);
@@ -199,22 +216,24 @@ impl Sequence {
         (out, out_sizes)
     }
 
-    /// How exact the estimate is. Beside bf16 and f16 rows sums of values are quantized, to steps of 2⁻¹⁴ of the largest at most, some of
-    /// them off, and other numbers of a sum may be a few times smaller; what that leaves of a code counts as often more as it has
-    /// more tokens than are left out.
-    fn tail_tolerance(&self, want: &Retrieved) -> f64 {
-        let Some(sums) = self.index.sums() else { return 0.0 };
-        let mut left: HashMap<u16, u32> =
-            sums.codes().iter().copied().zip(sums.tokens().iter().copied()).collect();
-        let (sinks, window) = (self.sparsity.sinks, self.rows.len().saturating_sub(self.sparsity.window));
-        for position in (sinks..window).filter(|&position| want.attended[position]) {
-            *left.get_mut(&self.index.codes()[position]).unwrap() -= 1;
+    /// How exact the estimate is. Beside bf16 and f16 rows sums of values are integers, which are within 1/254 of the largest of their
+    /// sum, and other numbers of a sum may be a few times smaller; what that leaves of a code counts as often more as it has more
+    /// tokens than are left out.
+    fn estimate_tolerance(&self, want: &Retrieved) -> f64 {
+        if !self.sparsity.estimate.is_on() {
+            return 0.0;
         }
-        let shares = sums.codes().iter().zip(sums.tokens()).filter(|(code, _)| left[code] > 0);
-        let most =
-            shares.map(|(code, &tokens)| f64::from(tokens) / f64::from(left[code])).fold(0.0, f64::max);
-        let rounding = if self.dtype == Dtype::F32 { 8.0 * ROUNDING } else { 2_f64.powi(-10) };
-        most * rounding + 2.0 * f64::from(NEGLIGIBLE)
+        let (mut all, mut left): (HashMap<u16, f64>, HashMap<u16, f64>) = Default::default();
+        let codes = self.store.codes();
+        let (sinks, window) = (self.sparsity.sinks, codes.len().saturating_sub(self.sparsity.window));
+        let outside = codes.iter().zip(&want.attended).take(window).skip(sinks);
+        for (&code, &attended) in outside {
+            *all.entry(code).or_default() += 1.0;
+            *left.entry(code).or_default() += if attended { 0.0 } else { 1.0 };
+        }
+        let shares = all.iter().map(|(code, tokens)| (tokens, left[code])).filter(|(_, left)| *left > 0.0);
+        let most = shares.map(|(tokens, left)| tokens / left).fold(0.0, f64::max);
+        most * if self.dtype == Dtype::F32 { 8.0 * ROUNDING } else { 2_f64.powi(-6) }
     }
 }
 
@@ -229,8 +248,8 @@ fn opposites(noise: &mut Noise, pairs: usize, head_dim: usize) -> Vec<f32> {
 
 fn sparsities() -> impl Strategy<Value = Sparsity> {
     let share = prop_oneof![select(vec![0.0, 0.03, 0.2, 1.0, 1.5]), 0.0..0.5_f64];
-    let fields = (share, 1_usize..=70, 0_usize..=10, tails());
-    fields.prop_map(|(retrieve, window, sinks, tail)| Sparsity { retrieve, window, sinks, tail })
+    let fields = (share, 1_usize..=70, 0_usize..=10, estimates());
+    fields.prop_map(|(retrieve, window, sinks, estimate)| Sparsity { retrieve, window, sinks, estimate })
 }
 
 proptest! {
@@ -254,17 +273,18 @@ proptest! {
                 codewords: to_f64(&codewords),
                 cholesky: to_f64(&unit),
             };
-            let mut sequence = Sequence::new(book, sparsity, dtype, group);
+            let mut sequence = Sequence::new(book, sparsity, dtype);
             let mut keys = sequence.prefill(kernels, &mut noise, prompt);
             for _ in 0..steps {
                 let token = Token::new(&mut noise, head_dim, group, sparsity);
-                let (choice, out) = sequence.step(kernels, &token, scale);
+                sequence.disturb(kernels, &mut noise);
+                let (amount, out) = sequence.step(kernels, &token, scale);
                 keys.extend(&token.key);
-                let codes: Vec<usize> = sequence.index.codes().iter().map(|&code| code.into()).collect();
+                let codes: Vec<usize> = sequence.store.codes().iter().map(|&code| code.into()).collect();
                 assert_eq!(codes, reference.encode_all(&to_f64(&keys)), "{}", kernels.name());
                 let windowed = to_f64(&token.windowed_queries);
                 let scores: Vec<Vec<f64>> = windowed.chunks_exact(head_dim).map(|q| reference.scores(q)).collect();
-                sequence.assert_step(kernels, &sequence.retrieved(&scores), &token, choice, &out, scale);
+                sequence.assert_step(kernels, &sequence.retrieved(&scores), &token, amount, &out, scale);
             }
         });
     }
@@ -280,21 +300,23 @@ proptest! {
             let mut noise = Noise::new(seed);
             let codewords = noise.vector(codes * head_dim, 1.0);
             let book = Codebook::new(&codewords, &noise.cholesky(head_dim), head_dim, codeword_dtype).unwrap();
-            let mut sequence = Sequence::new(book, sparsity, dtype, group);
+            let mut sequence = Sequence::new(book, sparsity, dtype);
             sequence.prefill(kernels, &mut noise, prompt);
+            sequence.disturb(kernels, &mut noise);
             let mut token = Token::new(&mut noise, head_dim, group, sparsity);
             token.windowed_queries = noise.vector(group * head_dim, 1.0);
-            let (choice, out) = sequence.step(kernels, &token, scale);
+            let (amount, out) = sequence.step(kernels, &token, scale);
             let want = sequence.retrieved_by_these_scores(kernels, &token);
-            sequence.assert_step(kernels, &want, &token, choice, &out, scale);
+            sequence.assert_step(kernels, &want, &token, amount, &out, scale);
         });
     }
 
     #[test]
-    fn a_step_that_does_not_fit_is_an_error_and_leaves_rows_and_codes_alike(
+    fn a_step_that_does_not_fit_is_an_error_and_changes_nothing(
         (group, other_group) in (0_usize..=18, 0_usize..=18),
         lengths in (0_usize..=40, 0_usize..=40, 0_usize..=40, 0_usize..=300),
         (right, odd) in (any::<[bool; 6]>(), prop_oneof![3 => Just(0_usize), 1 => Just(8)]),
+        (capacity, other_window) in (1_usize..=2, prop_oneof![3 => Just(0_usize), 1 => Just(1)]),
     ) {
         let head_dim = 16;
         let given = |right: bool, needed: usize, other: usize| vec![1.0; if right { needed } else { other }];
@@ -308,72 +330,214 @@ proptest! {
         };
         on_every_backend(|kernels| {
             let book = Codebook::new(&[0.5; 32], &unit_matrix(head_dim), head_dim, Dtype::F32).unwrap();
-            let mut rows = KvRows::new(Dtype::F32, head_dim, 1).unwrap();
-            let mut index = HeadIndex::new(2, Sparsity { tail: Tail::Averaged, ..Sparsity::default() }).unwrap();
+            let sparsity = Sparsity { estimate: Estimate::Averaged, ..Sparsity::default() };
+            let mut store = Store::new(sparsity.layout(Dtype::F32, head_dim, 2), capacity).unwrap();
+            store.append(&[0.0; 16], &[0.0; 16], &[1]).unwrap();
+            let sparsity = Sparsity { window: sparsity.window + other_window, ..sparsity };
             let mut out = given(right[4], group * head_dim, lengths.3);
             let fits = (1..=16).contains(&group)
                 && odd == 0
-                && token.queries.len() == out.len()
-                && token.averaged_queries.len() == token.windowed_queries.len()
-                && (1..=16).contains(&(out.len() / head_dim))
-                && [&token.key, &token.rotated_key, &token.value].iter().all(|x| x.len() == head_dim);
+                && [&token.queries, &token.averaged_queries, &out].iter().all(|x| x.len() == group * head_dim)
+                && [&token.key, &token.rotated_key, &token.value].iter().all(|x| x.len() == head_dim)
+                && (capacity, other_window) == (2, 0);
             let before = out.clone();
             let mut scratch = StepScratch::default();
-            let done = decode_step(kernels, &book, &mut rows, &mut index, &token.input(), 1.0, &mut scratch, &mut out);
+            let done = decode_step(kernels, &book, &mut store, &sparsity, &token.input(), 1.0, &mut scratch, &mut out);
             assert_eq!(done.is_ok(), fits, "{done:?}");
             assert!(done.is_ok() || out == before);
-            assert_eq!(rows.len(), index.codes().len());
-            assert!(rows.len() == 1 || done.is_err());
+            assert_eq!(store.len(), if fits { 2 } else { 1 });
         });
     }
 }
 
+/// A step as an engine of many sequences takes it, in so many parts.
+fn in_parts(
+    kernels: &dyn Kernels,
+    (book, sparsity): (&Codebook, &Sparsity),
+    store: &mut Store,
+    token: &Token,
+    scale: f32,
+    parts: usize,
+) -> Vec<f32> {
+    let queries = [&token.windowed_queries[..], &token.averaged_queries].concat();
+    let (mut probes, mut scores) = (Probes::default(), vec![vec![]; queries.len() / book.head_dim()]);
+    kernels.prepare_probes(book, &queries, &token.key, &mut probes).unwrap();
+    let cut = |all: usize, part: usize| all * part / parts..all * (part + 1) / parts;
+    let mut code = BestCode::default();
+    for part in 0..parts {
+        let range = cut(book.codes(), part);
+        let (mut of_part, mut best) = (vec![0.0; probes.queries() * range.len()], [BestCode::default()]);
+        let mut scratch = codebook::Scratch::default();
+        kernels.codeword_scores(book, &probes, range.clone(), &mut of_part, &mut best, &mut scratch).unwrap();
+        scores
+            .iter_mut()
+            .zip(of_part.chunks(range.len().max(1)))
+            .for_each(|(all, of_part)| all.extend(of_part));
+        code.merge(&best[0]);
+    }
+    let scores = scores.concat();
+    store.append(&token.rotated_key, &token.value, &[code.code()]).unwrap();
+    let mut choice = Choice::default();
+    let by_group = token.queries.len() / book.head_dim() * book.codes();
+    let rows = choice.choose(kernels, store, sparsity, &scores[..by_group]).unwrap().attended;
+    let mut partials = Vec::new();
+    for start in (0..rows).step_by(rows_per_task(rows)) {
+        let part = start..rows.min(start + rows_per_task(rows));
+        let (mut out, mut scratch) = (Partial::default(), attention::Scratch::default());
+        choice.attend(kernels, store, part, &token.queries, scale, &mut scratch, &mut out).unwrap();
+        partials.push(out);
+    }
+    for part in (0..parts).filter(|_| choice.leaves()) {
+        let scored = match sparsity.estimate {
+            Estimate::Averaged => (&token.averaged_queries[..], &scores[by_group..]),
+            _ => (&token.windowed_queries[..], &scores[..by_group]),
+        };
+        let (mut out, mut scratch) = (Partial::default(), estimate::Scratch::default());
+        let part = Part { slots: cut(choice.slots(), part), rows: part == 0 };
+        choice.estimate(kernels, store, book, &part, scored, scale, &mut scratch, &mut out).unwrap();
+        partials.push(out);
+    }
+    let whole = partials.into_iter().reduce(|mut whole, part| {
+        whole.merge(&part).unwrap();
+        whole
+    });
+    let mut out = vec![f32::NAN; token.queries.len()];
+    whole.unwrap().finish(&mut out).unwrap();
+    out
+}
+
 #[test]
-fn a_step_of_many_chunks_is_close_to_the_reference_and_its_parts_give_its_bits() {
+fn a_long_step_is_close_to_the_reference_and_its_parts_give_its_bits() {
     let (head_dim, group, scale) = (32, 3, 0.1);
-    for (dtype, tail) in [
-        (Dtype::F32, Tail::Off),
-        (Dtype::Bf16, Tail::Off),
-        (Dtype::F32, Tail::Fixed),
-        (Dtype::F32, Tail::Averaged),
-        (Dtype::Bf16, Tail::Averaged),
+    for (dtype, estimate) in [
+        (Dtype::F32, Estimate::Off),
+        (Dtype::Bf16, Estimate::Off),
+        (Dtype::F32, Estimate::Fixed),
+        (Dtype::F32, Estimate::Averaged),
+        (Dtype::Bf16, Estimate::Averaged),
     ] {
-        let sparsity = Sparsity { retrieve: 0.3, window: 1500, sinks: 600, tail };
+        let sparsity = Sparsity { retrieve: 0.3, window: 1500, sinks: 600, estimate };
         on_every_backend(|kernels| {
             let mut noise = Noise::new(11);
             let codewords = opposites(&mut noise, 40, head_dim);
             let book = Codebook::new(&codewords, &unit_matrix(head_dim), head_dim, dtype).unwrap();
-            let mut sequence = Sequence::new(book, sparsity, dtype, group);
-            sequence.prefill(kernels, &mut noise, 3499);
+            let mut sequence = Sequence::new(book, sparsity, dtype);
+            sequence.prefill(kernels, &mut noise, 3200);
+            sequence.store.sort(kernels).unwrap();
+            sequence.prefill(kernels, &mut noise, 299);
             let token = Token::new(&mut noise, head_dim, group, sparsity);
-            let mut index = sequence.index.clone();
-            let (choice, out) = sequence.step(kernels, &token, scale);
-            let chunk = attend_chunk(choice.attended);
-            assert!(choice.attended > 2 * chunk, "{choice:?}");
+            let before = sequence.store.fork().unwrap();
+            let (amount, out) = sequence.step(kernels, &token, scale);
+            assert!(amount.attended > rows_per_task(amount.attended), "{amount:?}");
             let want = sequence.retrieved_by_these_scores(kernels, &token);
-            sequence.assert_step(kernels, &want, &token, choice, &out, scale);
+            sequence.assert_step(kernels, &want, &token, amount, &out, scale);
 
-            let (mut rows, mut scratch) = (KvRows::new(dtype, head_dim, 1).unwrap(), StepScratch::default());
-            let past = ..3499 * head_dim;
-            rows.append(&sequence.rotated_keys[past], &sequence.values[past]).unwrap();
-            let again =
-                choose_rows(kernels, &sequence.book, &mut rows, &mut index, &token.input(), &mut scratch);
-            assert_eq!(again.unwrap(), choice);
-            let parts = scratch.positions().chunks(chunk).map(|positions| {
-                let mut part = Partial::default();
-                let selection = Selection::Positions(positions);
-                kernels.attend(rows.rows(), &selection, &token.queries, scale, &mut part).unwrap();
-                part
-            });
-            let whole = parts.reduce(|mut whole, part| {
-                whole.merge(&part).unwrap();
-                whole
-            });
-            let (mut whole, mut of_parts) = (whole.unwrap(), vec![0.0; out.len()]);
-            let codes = attend_rest(kernels, rows.rows(), &index, scale, &scratch, &mut whole).unwrap();
-            assert_eq!(codes > 0, tail.is_on());
-            whole.finish(&mut of_parts).unwrap();
-            assert_eq!(of_parts, out, "{}", kernels.name());
+            let what = (&sequence.book, &sparsity);
+            let one = in_parts(kernels, what, &mut before.fork().unwrap(), &token, scale, 1);
+            assert_eq!(one, out, "{}", kernels.name());
+            let seven = in_parts(kernels, what, &mut before.fork().unwrap(), &token, scale, 7);
+            sequence.assert_step(kernels, &want, &token, amount, &seven, scale);
+        });
+    }
+}
+
+/// A choice is of one store; with others, and with other shapes, its parts are errors or numbers, never a panic.
+#[test]
+fn a_choice_with_another_store_does_no_harm() {
+    let (head_dim, group, kernels) = (32, 2, a2ats_kernel::available()[0]);
+    let mut noise = Noise::new(71);
+    let sparsity = Sparsity { retrieve: 0.2, window: 4, sinks: 2, ..Sparsity::default() };
+    let mut store = |codes: usize, dtype, tokens: usize, sorted: bool| {
+        let mut store = Store::new(sparsity.layout(dtype, head_dim, codes), 1000).unwrap();
+        let numbers = noise.vector(tokens * head_dim, 1.0);
+        store.append(&numbers, &numbers, &noise.codes(tokens, codes)).unwrap();
+        if sorted {
+            store.sort(kernels).unwrap();
+        }
+        store
+    };
+    let book = Codebook::new(&[0.25; 20 * 32], &unit_matrix(head_dim), head_dim, Dtype::F32).unwrap();
+    let mut own = store(20, Dtype::F32, 300, true);
+    own.append(&[0.5; 32], &[0.5; 32], &[3]).unwrap();
+    let others = [
+        store(20, Dtype::F32, 30, true),
+        store(20, Dtype::F32, 299, false),
+        store(20, Dtype::Bf16, 300, true),
+        store(7, Dtype::F32, 300, true),
+        store(20, Dtype::F32, 0, false),
+    ];
+    let (scores, queries) = (vec![0.5; group * 20], vec![0.5; group * head_dim]);
+    let mut choice = Choice::default();
+    choice.choose(kernels, &mut own, &sparsity, &scores).unwrap();
+    let (mut of_attention, mut of_estimate) = (attention::Scratch::default(), estimate::Scratch::default());
+    let mut out = Partial::default();
+    for other in others.iter().chain([&own]) {
+        for (start, end) in [(0, choice.amount().attended), (0, usize::MAX), (usize::MAX, 0), (5, 3)] {
+            for queries in [&queries[..], &queries[1..], &[]] {
+                let _ = choice.attend(kernels, other, start..end, queries, 1.0, &mut of_attention, &mut out);
+            }
+        }
+        for (start, end) in [(0, choice.slots()), (0, usize::MAX), (usize::MAX, 0), (5, 3)] {
+            for (queries, scores) in
+                [(&queries[..], &scores[..]), (&queries[1..], &scores), (&queries, &scores[1..]), (&[], &[])]
+            {
+                let part = Part { slots: start..end, rows: true };
+                let _ = choice.estimate(
+                    kernels,
+                    other,
+                    &book,
+                    &part,
+                    (queries, scores),
+                    1.0,
+                    &mut of_estimate,
+                    &mut out,
+                );
+            }
+        }
+        assert!(other.positions(choice.runs()).is_ok() || other.len() < own.len());
+    }
+    for scores in [&scores[1..], &[], &[0.0; 17 * 20]] {
+        assert!(choice.choose(kernels, &mut own, &sparsity, scores).is_err());
+    }
+    let dense = sparsity.layout(Dtype::F32, head_dim, 0);
+    assert!(choice.choose(kernels, &mut Store::new(dense, 10).unwrap(), &sparsity, &scores).is_err());
+}
+
+/// Softmax weights add up to 1, whatever is retrieved and estimated.
+#[test]
+fn values_that_are_all_alike_come_out_as_they_are() {
+    let (head_dim, group) = (64, 4);
+    for (dtype, estimate) in
+        [(Dtype::F32, Estimate::Fixed), (Dtype::Bf16, Estimate::Fixed), (Dtype::F16, Estimate::Averaged)]
+    {
+        let sparsity = Sparsity { retrieve: 0.03, estimate, ..Sparsity::default() };
+        on_every_backend(|kernels| {
+            let mut noise = Noise::new(3);
+            let codewords = noise.vector(100 * head_dim, 1.0);
+            let book = Codebook::new(&codewords, &unit_matrix(head_dim), head_dim, dtype).unwrap();
+            let mut store = Store::new(sparsity.layout(dtype, head_dim, 100), 5000).unwrap();
+            let keys = noise.vector(3000 * head_dim, 1.0);
+            store.append(&keys, &vec![1.0; keys.len()], &noise.codes(3000, 100)).unwrap();
+            for sorted in [false, true] {
+                if sorted {
+                    store.sort(kernels).unwrap();
+                }
+                let token =
+                    Token { value: vec![1.0; head_dim], ..Token::new(&mut noise, head_dim, group, sparsity) };
+                let (mut scratch, mut out) = (StepScratch::default(), vec![0.0; group * head_dim]);
+                decode_step(
+                    kernels,
+                    &book,
+                    &mut store,
+                    &sparsity,
+                    &token.input(),
+                    0.125,
+                    &mut scratch,
+                    &mut out,
+                )
+                .unwrap();
+                assert!(out.iter().all(|x| (x - 1.0).abs() < 2e-5), "{} {dtype} {out:?}", kernels.name());
+            }
         });
     }
 }

@@ -2,7 +2,7 @@
 
 use a2ats_kernel::{
     Dtype, Kernels,
-    decode::{Sparsity, Tail},
+    decode::{Estimate, Sparsity},
 };
 use a2ats_model::{Attention, Codebooks, Llama, Session};
 use a2ats_tests::{
@@ -32,7 +32,7 @@ fn check(name: &str, sparse: f64, nearer_to_dense: f64) {
     on_backends_to_replay(|kernels| {
         for kv in [Dtype::F32, Dtype::Bf16] {
             let storage = Storage { kv, codewords: Dtype::F32 };
-            let outcome = replay(&golden, kernels, storage, Tail::Off).unwrap();
+            let outcome = replay(&golden, kernels, storage, Estimate::Off).unwrap();
             println!("{name}: {outcome:?}");
             let exact = kv == Dtype::F32;
             assert!(outcome.relative_logit_error <= if exact { sparse } else { BF16_ROWS }, "{outcome:?}");
@@ -43,22 +43,22 @@ fn check(name: &str, sparse: f64, nearer_to_dense: f64) {
                 assert_eq!(outcome.argmax_agreement, 1.0, "{outcome:?}");
                 let union_error = (outcome.union_fraction - outcome.expected_union_fraction).abs();
                 assert!(union_error <= UNION, "{outcome:?}");
-                let with_tail = replay(&golden, kernels, storage, Tail::Fixed).unwrap();
-                println!("{name}: {with_tail:?}");
+                let estimated = replay(&golden, kernels, storage, Estimate::Fixed).unwrap();
+                println!("{name}: {estimated:?}");
                 // Near ties exchange a token less easily: it counts with the score of its code then, not with nothing.
-                assert!(with_tail.relative_logit_error <= sparse.min(1e-3), "{with_tail:?}");
-                assert_eq!(with_tail.argmax_agreement, 1.0, "{with_tail:?}");
-                let nearer = with_tail.relative_distance_from_dense / outcome.relative_distance_from_dense;
+                assert!(estimated.relative_logit_error <= sparse.min(1e-3), "{estimated:?}");
+                assert_eq!(estimated.argmax_agreement, 1.0, "{estimated:?}");
+                let nearer = estimated.relative_distance_from_dense / outcome.relative_distance_from_dense;
                 assert!(
                     nearer <= nearer_to_dense,
-                    "{nearer} times as far from dense attention: {with_tail:?}"
+                    "{nearer} times as far from dense attention: {estimated:?}"
                 );
                 if name == "demo-ledger" {
                     // On random weights scores say little, wherever they are taken.
-                    let averaged = replay(&golden, kernels, storage, Tail::Averaged).unwrap();
+                    let averaged = replay(&golden, kernels, storage, Estimate::Averaged).unwrap();
                     println!("{name}: {averaged:?}");
                     let nearer =
-                        averaged.relative_distance_from_dense / with_tail.relative_distance_from_dense;
+                        averaged.relative_distance_from_dense / estimated.relative_distance_from_dense;
                     assert!(nearer <= 0.9, "{nearer} times as far as by fixed scores: {averaged:?}");
                 }
             }
@@ -123,8 +123,8 @@ fn sparse_steps_give_the_same_bits_on_any_number_of_threads() {
 #[test]
 fn steps_of_several_chunks_give_the_same_bits_on_any_number_of_threads() {
     assert_same_bits_on_any_number_of_threads(Attention::Dense, 1300);
-    let tail = Sparsity { retrieve: 0.1, tail: Tail::Averaged, ..Sparsity::default() };
-    assert_same_bits_on_any_number_of_threads(Attention::A2ats(tail), 1300);
+    let averaged = Sparsity { retrieve: 0.1, estimate: Estimate::Averaged, ..Sparsity::default() };
+    assert_same_bits_on_any_number_of_threads(Attention::A2ats(averaged), 1300);
     let many = Sparsity { retrieve: 0.85, ..Sparsity::default() };
     assert_same_bits_on_any_number_of_threads(Attention::A2ats(many), 1300);
 }

@@ -160,6 +160,19 @@ proptest! {
     }
 }
 
+/// Pieces of 256 rows and of 512 columns meet.
+#[test]
+fn products_of_several_pieces_are_close_to_the_reference() {
+    let mut noise = Noise::new(61);
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        for (rows, cols, n) in [(300, 1100, 20), (513, 515, 51), (257, 1024, 6)] {
+            let weights = noise.vector(rows * cols, 1.0);
+            let inputs = noise.vector(n * cols, 1.0);
+            check_product(dtype, rows, cols, &weights, &inputs, 3);
+        }
+    }
+}
+
 #[test]
 fn sizes_beyond_memory_are_errors() {
     let stored = Stored::new(Dtype::F32, &[1.0; 6], 0);

@@ -2,12 +2,12 @@
 
 use a2ats_kernel::{
     Dtype, Kernels,
-    decode::{Sparsity, Tail},
+    decode::{self, Sparsity},
 };
 use a2ats_model::{Attention, Codebooks, Llama, Session};
 use a2ats_tests::{
     backends::on_every_backend,
-    inputs::{Noise, config, dtypes, query_precision, rounded, tails},
+    inputs::{Noise, config, dtypes, estimates, query_precision, rounded},
     reference::{
         codebook::Codebook as ReferenceBook,
         llama::{Estimate, Llama as Reference, Shape, Sparse},
@@ -255,7 +255,7 @@ proptest! {
         tiny in tinies(),
         (prompt, cut, steps) in (1_usize..=90, 0_usize..=90, 1_usize..=5),
         (retrieve, window, sinks) in (select(vec![0.0, 0.1, 0.3, 1.0]), 1_usize..=30, 0_usize..=5),
-        (dense, tail, seed) in (prop_oneof![3 => Just(false), 1 => Just(true)], tails(), any::<u64>()),
+        (dense, estimate, seed) in (prop_oneof![3 => Just(false), 1 => Just(true)], estimates(), any::<u64>()),
     ) {
         let mut noise = Noise::new(seed);
         let (weights, codebooks) = (tiny.weights(&mut noise), tiny.codebooks(&mut noise));
@@ -264,12 +264,12 @@ proptest! {
         let ids: Vec<u32> = (0..prompt + steps).map(|_| noise.below(tiny.vocabulary) as u32).collect();
 
         let mut reference = tiny.reference(&weights, &codebooks);
-        let estimate = match tail {
-            Tail::Off => Estimate::None,
-            Tail::Fixed => Estimate::Fixed,
-            Tail::Averaged => Estimate::Averaged,
+        let tail = match estimate {
+            decode::Estimate::Off => Estimate::None,
+            decode::Estimate::Fixed => Estimate::Fixed,
+            decode::Estimate::Averaged => Estimate::Averaged,
         };
-        let sparse = Sparse { retrieve, window, sinks, relative_position: RELATIVE_POSITION, tail: estimate };
+        let sparse = Sparse { retrieve, window, sinks, relative_position: RELATIVE_POSITION, tail };
         let mut want = vec![reference.forward(&as_usize(&ids[..prompt]), 0, None)];
         for at in prompt..ids.len() {
             want.push(reference.forward(&as_usize(&ids[at..at + 1]), at, (!dense).then_some(sparse)));
@@ -278,7 +278,7 @@ proptest! {
         on_every_backend(|kernels| {
             let model = Llama::open(folder.path(), kernels).unwrap();
             let books = Codebooks::open(&folder.path().join("codebooks.safetensors"), &model, Dtype::F32).unwrap();
-            let attention = if dense { Attention::Dense } else { Attention::A2ats(Sparsity { retrieve, window, sinks, tail }) };
+            let attention = if dense { Attention::Dense } else { Attention::A2ats(Sparsity { retrieve, window, sinks, estimate }) };
             let mut session = Session::new(&model, Some(&books), attention, Dtype::F32, ids.len()).unwrap();
             let (what, tolerance) = (kernels.name(), tolerance(kernels, tiny.dtype));
             let first = cut.min(prompt - 1);

@@ -1,15 +1,15 @@
 //! Retrieval against the reference: the same set, exactly, ties and all.
 
 use a2ats_kernel::{
-    Elements,
-    decode::{Choice, HeadIndex, Sparsity, Tail},
-    kv::Rows,
-    retrieval::{RetrievalIndex, RetrievalScratch},
+    Dtype, Kernels,
+    decode::{Amount, Choice, Estimate, Sparsity},
+    retrieval::{Postings, Scratch, retrieve},
+    store::Store,
 };
 use a2ats_tests::{
     backends::on_every_backend,
     inputs::{Noise, config, groups},
-    reference::retrieval::{Retrieved, retrieve},
+    reference::retrieval::{Retrieved, retrieve as reference_retrieve},
 };
 use proptest::{prelude::*, sample::select};
 
@@ -35,16 +35,11 @@ fn reference(
     let of_head = |scores: &[f32]| scores.iter().map(|&x| f64::from(x)).collect();
     let heads: Vec<Vec<f64>> = scores.chunks_exact(scores.len() / group).map(of_head).collect();
     let codes: Vec<usize> = codes.iter().map(|&code| code.into()).collect();
-    retrieve(&heads, &codes, codes.len(), share, window, sinks)
+    reference_retrieve(&heads, &codes, codes.len(), share, window, sinks)
 }
 
 fn marked(mask: &[bool]) -> Vec<u32> {
     (0..mask.len() as u32).filter(|&position| mask[position as usize]).collect()
-}
-
-/// Without a tail nobody looks at rows.
-fn no_rows() -> Rows<'static> {
-    Rows::new(Elements::F32(&[]), 16).unwrap()
 }
 
 /// Sorted, and without duplicates to begin with.
@@ -55,17 +50,65 @@ fn as_set(positions: &[u32]) -> Vec<u32> {
     sorted
 }
 
-fn assert_chosen(index: &mut HeadIndex, sparsity: Sparsity, scores: &[f32], group: usize) {
+/// The positions of each code.
+struct Lists(Vec<Vec<u32>>);
+
+impl Lists {
+    fn new(codes: usize, of_tokens: &[u16], positions: &[u32]) -> Self {
+        let mut lists = vec![Vec::new(); codes];
+        for (&code, &position) in of_tokens.iter().zip(positions) {
+            lists[usize::from(code)].push(position);
+        }
+        Self(lists)
+    }
+
+    fn counts(&self) -> Vec<u32> {
+        self.0.iter().map(|list| list.len() as u32).collect()
+    }
+
+    fn retrieve(&self, kernels: &dyn Kernels, scores: &[f32], take: usize) -> Vec<u32> {
+        let mut prefixes = vec![77; 3];
+        let scratch = &mut Scratch::default();
+        retrieve(kernels, scores, &self.counts(), take, self, scratch, &mut prefixes).unwrap();
+        assert_eq!(prefixes.len(), self.0.len());
+        as_set(
+            &self
+                .0
+                .iter()
+                .zip(prefixes)
+                .flat_map(|(list, taken)| list[..taken as usize].to_vec())
+                .collect::<Vec<_>>(),
+        )
+    }
+}
+
+impl Postings for Lists {
+    fn position(&self, code: usize, number: usize) -> Option<u32> {
+        self.0[code].get(number).copied()
+    }
+}
+
+/// Appends tokens of which only the codes matter.
+fn append(store: &mut Store, codes: &[u16]) {
+    let zeros = vec![0.0; codes.len() * 16];
+    store.append(&zeros, &zeros, codes).unwrap();
+}
+
+fn store(codes: usize, sparsity: &Sparsity) -> Store {
+    Store::new(sparsity.layout(Dtype::Bf16, 16, codes), 10_000).unwrap()
+}
+
+fn assert_chosen(store: &mut Store, codes: &[u16], sparsity: Sparsity, scores: &[f32], group: usize) {
     let Sparsity { retrieve, window, sinks, .. } = sparsity;
-    let want = reference(scores, group, index.codes(), retrieve, window, sinks);
+    let want = reference(scores, group, codes, retrieve, window, sinks);
     let (attended, picked) = (marked(&want.attended).len(), marked(&want.picked).len());
     on_every_backend(|kernels| {
-        let mut positions = vec![9; 3];
-        let choice = index
-            .choose(kernels, no_rows(), scores, &mut RetrievalScratch::default(), &mut positions)
-            .unwrap();
+        let mut choice = Choice::default();
+        let amount = choice.choose(kernels, store, &sparsity, scores).unwrap();
+        let positions = store.positions(choice.runs()).unwrap();
         assert_eq!(as_set(&positions), marked(&want.attended), "{}", kernels.name());
-        assert_eq!(choice, Choice { tokens: index.codes().len(), attended, picked });
+        assert_eq!(amount, Amount { tokens: codes.len(), attended, picked });
+        assert_eq!(choice.amount(), amount);
     });
 }
 
@@ -82,7 +125,7 @@ fn sparsities() -> impl Strategy<Value = Sparsity> {
         retrieve,
         window,
         sinks,
-        tail: Tail::Off,
+        estimate: Estimate::Off,
     })
 }
 
@@ -92,53 +135,16 @@ proptest! {
     #[test]
     fn retrieval_equals_the_reference_with_ties(
         (tokens, codes, group) in (0_usize..=400, prop_oneof![1_usize..=6, 1_usize..=600], groups()),
-        (levels, sparsity) in (0_usize..=10, sparsities()),
+        (levels, sparsity, is_sorted) in (0_usize..=10, sparsities(), any::<bool>()),
         seed in any::<u64>(),
     ) {
         let mut noise = Noise::new(seed);
-        let mut index = HeadIndex::new(codes, sparsity).unwrap();
-        index.append(&noise.codes(tokens, codes));
-        assert_chosen(&mut index, sparsity, &scores(&mut noise, codes, group, levels), group);
-    }
-
-    #[test]
-    fn an_index_that_grows_step_by_step_retrieves_like_one_made_at_once(
-        (codes, group, levels) in (prop_oneof![1_usize..=4, 1_usize..=40], groups(), 0_usize..=10),
-        (sparsity, steps) in (sparsities(), proptest::collection::vec(prop_oneof![0_usize..=3, 0_usize..=90], 1..12)),
-        seed in any::<u64>(),
-    ) {
-        let mut noise = Noise::new(seed);
-        let mut index = HeadIndex::new(codes, sparsity).unwrap();
-        for step in steps {
-            index.append(&noise.codes(step, codes));
-            let scores = scores(&mut noise, codes, group, levels);
-            assert_chosen(&mut index, sparsity, &scores, group);
-            assert_chosen(&mut index.clone(), sparsity, &scores, group);
+        let (mut store, of_tokens) = (store(codes, &sparsity), noise.codes(tokens, codes));
+        append(&mut store, &of_tokens);
+        if is_sorted {
+            store.sort(a2ats_kernel::available()[0]).unwrap();
         }
-    }
-
-    #[test]
-    fn an_index_cut_short_retrieves_as_if_it_never_had_more(
-        (codes, group, levels, sparsity) in (1_usize..=20, groups(), 0_usize..=10, sparsities()),
-        (tokens, cut, more) in (0_usize..=200, 0_usize..=210, 0_usize..=90),
-        (chosen, seed) in (any::<bool>(), any::<u64>()),
-    ) {
-        let mut noise = Noise::new(seed);
-        let mut index = HeadIndex::new(codes, sparsity).unwrap();
-        index.append(&noise.codes(tokens, codes));
-        let scores = scores(&mut noise, codes, group, levels);
-        if chosen {
-            assert_chosen(&mut index, sparsity, &scores, group);
-        }
-        let before = index.codes().to_vec();
-        let left = match index.truncate(cut) {
-            Ok(()) => cut.min(tokens),
-            Err(_) => tokens,
-        };
-        prop_assert!(left == cut.min(tokens) || chosen);
-        prop_assert_eq!(index.codes(), &before[..left]);
-        index.append(&noise.codes(more, codes));
-        assert_chosen(&mut index, sparsity, &scores, group);
+        assert_chosen(&mut store, &of_tokens, sparsity, &scores(&mut noise, codes, group, levels), group);
     }
 
     #[test]
@@ -148,78 +154,62 @@ proptest! {
         (share, seed) in (prop_oneof![1 => Just(1.0), 3 => 0.0..1.2_f64], any::<u64>()),
     ) {
         let mut noise = Noise::new(seed);
-        let mut index = RetrievalIndex::new(codes).unwrap();
-        let (mut all, mut at) = (Vec::new(), Vec::new());
+        let (mut all, mut at, mut next) = (Vec::new(), Vec::new(), 0);
         for (gap, len) in pieces {
-            let first = index.next_position() + gap;
-            let piece = noise.codes(len, codes);
-            index.extend(first, &piece).unwrap();
-            at.extend(first as u32..(first + len) as u32);
-            all.extend(piece);
+            let first = next + gap;
+            next = first + len;
+            at.extend(first as u32..next as u32);
+            all.extend(noise.codes(len, codes));
         }
-        prop_assert_eq!((index.len(), index.is_empty()), (all.len(), all.is_empty()));
+        let lists = Lists::new(codes, &all, &at);
         let take = (share * all.len() as f64) as usize;
         let scores = scores(&mut noise, codes, group, levels);
         let want = reference(&scores, group, &all, share, 0, 0);
         let want: Vec<u32> = marked(&want.picked).into_iter().map(|i| at[i as usize]).collect();
         on_every_backend(|kernels| {
-            let mut got = vec![u32::MAX];
-            index.retrieve(kernels, &scores, take, &mut RetrievalScratch::default(), &mut got).unwrap();
-            assert_eq!(got[0], u32::MAX, "what was there stays");
-            assert_eq!(as_set(&got[1..]), want, "{}", kernels.name());
+            assert_eq!(lists.retrieve(kernels, &scores, take), want, "{}", kernels.name());
         });
     }
 
     #[test]
-    fn what_does_not_fit_is_an_error_and_changes_nothing(
-        (codes, group, length) in (1_usize..=9, 0_usize..=18, 0_usize..=160),
-        (first, bad) in (prop_oneof![0_usize..=12, Just(u32::MAX as usize), Just(usize::MAX)], 0_u16..=9),
+    fn shapes_that_do_not_fit_are_errors(
+        (codes, group, length) in (0_usize..=9, 0_usize..=18, 0_usize..=160),
         fits in any::<bool>(),
     ) {
-        let mut index = RetrievalIndex::new(codes).unwrap();
-        index.extend(2, &[0; 5]).unwrap();
-        let extended = index.extend(first, &[0, bad]);
-        let accepted = (7..1000).contains(&first) && usize::from(bad) < codes;
-        prop_assert_eq!(extended.is_ok(), accepted, "{:?}", extended);
-        prop_assert_eq!((index.len(), index.next_position()), if accepted { (7, first + 2) } else { (5, 7) });
-
+        let lists = Lists::new(codes, &[], &[]);
         let length = if fits { codes * group } else { length };
         on_every_backend(|kernels| {
-            let mut positions = vec![3];
-            let scratch = &mut RetrievalScratch::default();
-            let retrieved = index.retrieve(kernels, &vec![0.5; length], 2, scratch, &mut positions);
-            let accepted = length.is_multiple_of(codes) && (1..=16).contains(&(length / codes));
-            assert_eq!(retrieved.is_ok(), accepted, "{retrieved:?}");
-            assert_eq!(positions, if accepted { vec![3, 2, 3] } else { vec![3] });
+            let (mut prefixes, scratch) = (vec![], &mut Scratch::default());
+            let counts = vec![3; codes];
+            let done = retrieve(kernels, &vec![0.5; length], &counts, 2, &lists, scratch, &mut prefixes);
+            let accepted = codes > 0 && length.is_multiple_of(codes) && (1..=16).contains(&(length / codes));
+            assert_eq!(done.is_ok(), accepted, "{done:?}");
         });
     }
 }
 
 #[test]
-fn long_posting_lists_equal_the_reference() {
+fn long_logs_equal_the_reference() {
     let mut noise = Noise::new(5);
     let (codes, group) = (3, 4);
     for levels in [0, 2, 4] {
-        let sparsity = Sparsity { retrieve: 0.4, window: 64, sinks: 8, tail: Tail::Off };
-        let mut index = HeadIndex::new(codes, sparsity).unwrap();
+        let sparsity = Sparsity { retrieve: 0.4, window: 64, sinks: 8, estimate: Estimate::Off };
+        let (mut store, mut of_tokens) = (store(codes, &sparsity), Vec::new());
         for piece in [1, 700, 5, 3000, 1, 1, 2500, 900] {
-            index.append(&noise.codes(piece, codes));
-            assert_chosen(&mut index, sparsity, &scores(&mut noise, codes, group, levels), group);
+            let piece = noise.codes(piece, codes);
+            append(&mut store, &piece);
+            of_tokens.extend(piece);
+            assert_chosen(&mut store, &of_tokens, sparsity, &scores(&mut noise, codes, group, levels), group);
         }
     }
 }
 
 #[test]
 fn the_highest_of_65536_codes_is_retrieved_first() {
-    let mut index = RetrievalIndex::new(1 << 16).unwrap();
-    index.extend(0, &[7, u16::MAX, 0, u16::MAX, 7]).unwrap();
+    let lists = Lists::new(1 << 16, &[7, u16::MAX, 0, u16::MAX, 7], &[0, 1, 2, 3, 4]);
     let mut scores = vec![0.0; 1 << 16];
     scores[usize::from(u16::MAX)] = 1.0;
-    on_every_backend(|kernels| {
-        let mut positions = Vec::new();
-        index.retrieve(kernels, &scores, 3, &mut RetrievalScratch::default(), &mut positions).unwrap();
-        assert_eq!(as_set(&positions), [0, 1, 3]);
-    });
+    on_every_backend(|kernels| assert_eq!(lists.retrieve(kernels, &scores, 3), [0, 1, 3]));
 }
 
 #[test]
@@ -230,61 +220,47 @@ fn outliers_and_ends_of_the_range_are_told_apart() {
     scores[599] = f32::INFINITY;
     scores[7] = f32::MIN;
     scores[8] = f32::NEG_INFINITY;
+    let all: Vec<u32> = (0..600).collect();
+    let lists = Lists::new(600, &(0..600).collect::<Vec<u16>>(), &all);
     for take in [1, 2, 3, 30, 599] {
-        let mut index = RetrievalIndex::new(600).unwrap();
-        index.extend(0, &(0..600).collect::<Vec<u16>>()).unwrap();
-        let mut best: Vec<u32> = (0..600).collect();
+        let mut best = all.clone();
         best.sort_by(|&a, &b| scores[b as usize].total_cmp(&scores[a as usize]));
         on_every_backend(|kernels| {
-            let mut got = Vec::new();
-            index.retrieve(kernels, &scores, take, &mut RetrievalScratch::default(), &mut got).unwrap();
-            assert_eq!(as_set(&got), as_set(&best[..take]), "{}", kernels.name());
+            assert_eq!(lists.retrieve(kernels, &scores, take), as_set(&best[..take]), "{}", kernels.name());
         });
     }
 }
 
 #[test]
 fn scores_that_are_no_numbers_do_no_harm() {
-    let mut index = RetrievalIndex::new(40).unwrap();
-    index.extend(0, &(0..40).chain(0..40).collect::<Vec<u16>>()).unwrap();
+    let positions: Vec<u32> = (0..80).collect();
+    let lists = Lists::new(40, &(0..40).chain(0..40).collect::<Vec<u16>>(), &positions);
     for numbers in [0, 1, 20, 39] {
         let scores: Vec<f32> = (0..40).map(|i| if i < numbers { i as f32 } else { f32::NAN }).collect();
         on_every_backend(|kernels| {
-            let mut got = Vec::new();
-            index.retrieve(kernels, &scores, 30, &mut RetrievalScratch::default(), &mut got).unwrap();
-            assert!(as_set(&got).len() <= 80, "{}", kernels.name());
+            assert!(lists.retrieve(kernels, &scores, 30).len() <= 80, "{}", kernels.name());
         });
     }
 }
 
 #[test]
-fn sparsities_that_make_no_sense_are_errors() {
-    for retrieve in [f64::NAN, f64::INFINITY, -0.1] {
-        assert!(HeadIndex::new(4, Sparsity { retrieve, ..Sparsity::default() }).is_err(), "{retrieve}");
-    }
-    assert!(HeadIndex::new(4, Sparsity { window: 0, ..Sparsity::default() }).is_err());
-    assert!(HeadIndex::new(4, Sparsity { retrieve: 0.0, sinks: 0, window: 1, tail: Tail::Off }).is_ok());
-}
-
-#[test]
-fn a_code_outside_the_codebook_is_an_error_once_it_leaves_the_window() {
-    let sparsity = Sparsity { retrieve: 0.5, window: 2, sinks: 0, tail: Tail::Off };
-    let mut index = HeadIndex::new(3, sparsity).unwrap();
-    index.append(&[0, 3, 1, 2]);
+fn more_tokens_than_32_bits_count_are_an_error() {
+    let lists = Lists::new(2, &[], &[]);
     on_every_backend(|kernels| {
-        let mut positions = Vec::new();
-        assert!(
-            index
-                .choose(kernels, no_rows(), &[0.0; 3], &mut RetrievalScratch::default(), &mut positions)
-                .is_err()
-        );
+        let (mut prefixes, scratch) = (vec![], &mut Scratch::default());
+        let counts = [u32::MAX, 1];
+        assert!(retrieve(kernels, &[0.5; 2], &counts, 2, &lists, scratch, &mut prefixes).is_err());
+        let counts = [u32::MAX - 1, 1];
+        assert!(retrieve(kernels, &[0.5, 1.0], &counts, 1 << 31, &lists, scratch, &mut prefixes).is_ok());
+        assert_eq!(prefixes, [(1 << 31) - 1, 1]);
     });
 }
 
 #[test]
-fn numbers_of_codewords_that_do_not_fit_are_errors() {
-    for codes in [0, (1 << 16) + 1, usize::MAX] {
-        assert!(RetrievalIndex::new(codes).is_err(), "{codes}");
-        assert!(HeadIndex::new(codes, Sparsity::default()).is_err(), "{codes}");
+fn sparsities_that_make_no_sense_are_errors() {
+    for retrieve in [f64::NAN, f64::INFINITY, -0.1] {
+        assert!(Sparsity { retrieve, ..Sparsity::default() }.check().is_err(), "{retrieve}");
     }
+    assert!(Sparsity { window: 0, ..Sparsity::default() }.check().is_err());
+    assert!(Sparsity { retrieve: 0.0, sinks: 0, window: 1, estimate: Estimate::Off }.check().is_ok());
 }

@@ -3,22 +3,23 @@
 use super::{
     bench::{Bench, Work},
     check,
-    contexts::{codebook, codes, index, kv_rows, no_rows, queries},
+    contexts::{CODEWORDS, codebook, codes, dense, queries, sorted},
     results::Shape,
 };
 use a2ats_kernel::{
     Dtype, Kernels,
-    attention::{Partial, Selection},
-    decode::attend_chunk,
-    kv::{KvRows, Rows},
-    retrieval::RetrievalScratch,
+    attention::{Partial, Scratch},
+    decode::{Choice, Estimate, Sparsity, rows_per_task},
+    rows::{Rows, Run, Runs},
+    store::Store,
 };
 use a2ats_tests::{
+    calls,
     inputs::{Noise, Stored, rounded},
     reference::{attention::attend as reference, to_f64},
 };
 use rayon::prelude::*;
-use std::hint::black_box;
+use std::{hint::black_box, ops::Range};
 
 const TOKENS: usize = 128 << 10;
 const KV_HEADS: usize = 8;
@@ -42,8 +43,11 @@ pub fn dense_decode(bench: &mut Bench) {
     if !bench.begins("dense_decode") {
         return;
     }
-    let selections = vec![vec![Selection::Range(0..TOKENS); KV_HEADS]];
-    over_shapes(bench, "dense_decode", &selections);
+    over_shapes(bench, "dense_decode", |dtype, head_dim| {
+        let stores = dense(dtype, head_dim, TOKENS, KV_HEADS);
+        let chosen = vec![stores.iter().map(all_rows).collect()];
+        (stores, chosen)
+    });
 }
 
 /// The same where memory is not in the way.
@@ -52,42 +56,46 @@ pub fn cached_decode(bench: &mut Bench) {
         return;
     }
     for (dtype, head_dim, group) in SHAPES.into_iter().take(3) {
-        let rows = kv_rows(dtype, head_dim, CACHED_TOKENS, 1);
+        let stores = dense(dtype, head_dim, CACHED_TOKENS, 1);
+        let chosen = vec![vec![all_rows(&stores[0])]];
         for &kernels in &bench.kernels.clone() {
-            time(
-                bench,
-                "cached_decode",
-                kernels,
-                0,
-                &rows,
-                &[vec![Selection::Range(0..CACHED_TOKENS)]],
-                group,
-            );
+            time(bench, "cached_decode", kernels, 0, (&stores, &chosen), group);
         }
     }
 }
 
-/// Attention over what retrieval chose, other rows in every run, so that no cache holds them.
+/// Attention over what retrieval chose from stores laid out by code, other rows in every run, so that no cache holds them.
 pub fn selective(bench: &mut Bench) {
     if !bench.begins("selective") {
         return;
     }
-    let chosen = retrieved(bench.kernels[0], 12);
-    let selections: Vec<Vec<_>> = chosen
-        .iter()
-        .map(|heads| heads.iter().map(|positions| Selection::Positions(positions)).collect())
-        .collect();
-    over_shapes(bench, "selective", &selections);
+    let kernels = bench.kernels[0];
+    over_shapes(bench, "selective", |dtype, head_dim| {
+        let mut noise = Noise::new(5);
+        let codes: Vec<_> = (0..KV_HEADS).map(|_| codes(&mut noise, CODEWORDS, TOKENS)).collect();
+        let mut stores = sorted(dtype, head_dim, &codes);
+        let chosen = retrieved(kernels, &mut stores, 12);
+        (stores, chosen)
+    });
 }
 
-fn over_shapes(bench: &mut Bench, operation: &str, selections: &[Vec<Selection<'_>>]) {
-    let mut made: Option<(Dtype, usize, Vec<KvRows>)> = None;
+/// What a step attends to, by run of the benchmark and kv head.
+type Chosen = Vec<Vec<Vec<Run>>>;
+
+fn all_rows(store: &Store) -> Vec<Run> {
+    let mut runs = Vec::new();
+    store.all_rows(&mut runs);
+    runs
+}
+
+fn over_shapes(bench: &mut Bench, operation: &str, make: impl Fn(Dtype, usize) -> (Vec<Store>, Chosen)) {
+    let mut made: Option<(Dtype, usize, (Vec<Store>, Chosen))> = None;
     for (number, (dtype, head_dim, group)) in SHAPES.into_iter().enumerate() {
         if made.as_ref().is_none_or(|(of, dim, _)| (*of, *dim) != (dtype, head_dim)) {
             drop(made.take());
-            made = Some((dtype, head_dim, kv_rows(dtype, head_dim, TOKENS, KV_HEADS)));
+            made = Some((dtype, head_dim, make(dtype, head_dim)));
         }
-        let rows = made.as_ref().map_or(&[][..], |(.., rows)| rows);
+        let Some((.., (stores, chosen))) = &made else { continue };
         for &kernels in &bench.kernels.clone() {
             if number > 0 && kernels.name() == "portable" {
                 continue;
@@ -96,7 +104,7 @@ fn over_shapes(bench: &mut Bench, operation: &str, selections: &[Vec<Selection<'
             let pools = bench.pools.len();
             let first = if number > 0 && bench.options.quick { pools - 1 } else { 0 };
             for pool in first..pools {
-                time(bench, operation, kernels, pool, rows, selections, group);
+                time(bench, operation, kernels, pool, (stores, chosen), group);
             }
         }
     }
@@ -107,59 +115,66 @@ fn time(
     operation: &str,
     kernels: &dyn Kernels,
     pool: usize,
-    rows: &[KvRows],
-    selections: &[Vec<Selection<'_>>],
+    (stores, chosen): (&[Store], &Chosen),
     group: usize,
 ) {
-    let head_dim = rows[0].head_dim();
+    let layout = stores[0].layout();
     let pool = &bench.pools[pool];
-    let queries: Vec<f32> = queries(&mut Noise::new(3), group, head_dim);
+    let queries: Vec<f32> = queries(&mut Noise::new(3), group, layout.head_dim);
     let timing = bench.budget.time_on(pool, |run| {
-        for whole in attend_heads(kernels, rows, &selections[run % selections.len()], &queries) {
+        let runs: Vec<&[Run]> = chosen[run % chosen.len()].iter().map(Vec::as_slice).collect();
+        for whole in attend_heads(kernels, stores, &runs, &queries) {
             black_box(output(&whole, queries.len()));
         }
     });
-    let attended: usize = selections.iter().flatten().map(Selection::len).sum::<usize>() / selections.len();
+    let rows = |runs: &Vec<Run>| runs.iter().map(|run| run.len as usize).sum::<usize>();
+    let attended: usize = chosen.iter().flatten().map(rows).sum::<usize>() / chosen.len();
     let shape = Shape {
-        dtype: Some(rows[0].dtype().name()),
-        tokens: Some(rows[0].len()),
-        attended: (operation == "selective").then_some(attended / rows.len()),
-        kv_heads: Some(rows.len()),
+        dtype: Some(layout.dtype.name()),
+        tokens: Some(stores[0].len()),
+        attended: (operation == "selective").then_some(attended / stores.len()),
+        kv_heads: Some(stores.len()),
         group: Some(group),
-        head_dim: Some(head_dim),
+        head_dim: Some(layout.head_dim),
         ..Shape::default()
     };
     let threads = pool.current_num_threads();
     let work = if operation == "cached_decode" {
-        Work::Flops(attended * group * 4 * head_dim)
+        Work::Flops(attended * group * 4 * layout.head_dim)
     } else {
-        Work::Bytes(attended * rows[0].row_bytes())
+        Work::Bytes(attended * layout.row_bytes())
     };
     bench.record(operation, kernels.name(), threads, shape, timing, work);
 }
 
-/// Attention of every kv head, as an engine spreads it over threads: `attend_chunk` rows a task, partials merged in
-/// order.
+/// Attention of every kv head, as an engine spreads it over threads: so many rows a task, partials merged in order.
 pub fn attend_heads(
     kernels: &dyn Kernels,
-    rows: &[KvRows],
-    selections: &[Selection<'_>],
+    stores: &[Store],
+    runs: &[&[Run]],
     queries: &[f32],
 ) -> Vec<Partial> {
-    let tasks: Vec<(usize, Selection<'_>)> = selections
+    let rows = |runs: &[Run]| runs.iter().map(|run| run.len as usize).sum::<usize>();
+    let tasks: Vec<(usize, Range<usize>)> = runs
         .iter()
         .enumerate()
-        .flat_map(|(head, selection)| chunks(selection).into_iter().map(move |chunk| (head, chunk)))
+        .flat_map(|(head, runs)| {
+            let (rows, task) = (rows(runs), rows_per_task(rows(runs)));
+            (0..rows).step_by(task).map(move |at| (head, at..rows.min(at + task)))
+        })
         .collect();
+    let scale = 1.0 / (stores[0].layout().head_dim as f32).sqrt();
     let partials: Vec<Partial> = tasks
         .par_iter()
-        .map(|(head, chunk)| {
-            let mut partial = Partial::default();
-            attend(kernels, rows[*head].rows(), chunk, queries, &mut partial);
+        .map_init(Scratch::default, |scratch, (head, part)| {
+            let (areas, mut partial) = (stores[*head].areas(), Partial::default());
+            let rows = Runs::new(&areas, runs[*head]).expect("runs lie in their store");
+            let done = kernels.attend(&rows, part.clone(), queries, scale, scratch, &mut partial);
+            done.expect("shapes fit together");
             partial
         })
         .collect();
-    let mut merged: Vec<Option<Partial>> = vec![None; rows.len()];
+    let mut merged: Vec<Option<Partial>> = vec![None; stores.len()];
     for ((head, _), partial) in tasks.into_iter().zip(partials) {
         match &mut merged[head] {
             Some(whole) => whole.merge(&partial).expect("partials of one head have one shape"),
@@ -176,49 +191,20 @@ pub fn output(whole: &Partial, len: usize) -> Vec<f32> {
     out
 }
 
-fn attend(
-    kernels: &dyn Kernels,
-    rows: Rows<'_>,
-    selection: &Selection<'_>,
-    queries: &[f32],
-    out: &mut Partial,
-) {
-    let scale = 1.0 / (rows.head_dim() as f32).sqrt();
-    kernels.attend(rows, selection, queries, scale, out).expect("shapes fit together");
-}
-
-fn chunks<'a>(selection: &Selection<'a>) -> Vec<Selection<'a>> {
-    let chunk = attend_chunk(selection.len());
-    match selection {
-        Selection::Range(range) => {
-            range.clone().step_by(chunk).map(|at| Selection::Range(at..range.end.min(at + chunk))).collect()
-        }
-        Selection::Positions(positions) => positions.chunks(chunk).map(Selection::Positions).collect(),
-    }
-}
-
-/// What retrieval chooses in a context of [`TOKENS`], by run and kv head.
-fn retrieved(kernels: &dyn Kernels, runs: usize) -> Vec<Vec<Vec<u32>>> {
+/// What retrieval chooses in a context of [`TOKENS`].
+fn retrieved(kernels: &dyn Kernels, stores: &mut [Store], runs: usize) -> Chosen {
     let mut noise = Noise::new(5);
-    let (codewords, group, head_dim) = (4096, 4, 128);
-    let book = codebook(&mut noise, codewords, head_dim, Dtype::F16);
-    let mut scratch = RetrievalScratch::default();
-    let mut scores = vec![0.0; codewords * group];
-    let mut by_head: Vec<Vec<Vec<u32>>> = Vec::new();
-    for _ in 0..KV_HEADS {
-        let mut index = index(codewords, &codes(&mut noise, codewords, TOKENS));
-        let mut choose = |_| {
-            let queries = queries(&mut noise, group, head_dim);
-            let mut positions = Vec::new();
-            kernels.codeword_scores(&book, &queries, None, &mut scores).expect("shapes fit together");
-            index
-                .choose(kernels, no_rows(), &scores, &mut scratch, &mut positions)
-                .expect("shapes fit together");
-            positions
-        };
-        by_head.push((0..runs).map(&mut choose).collect());
-    }
-    (0..runs).map(|run| by_head.iter_mut().map(|runs| std::mem::take(&mut runs[run])).collect()).collect()
+    let (group, head_dim) = (4, stores[0].layout().head_dim);
+    let book = codebook(&mut noise, CODEWORDS, head_dim, Dtype::F16);
+    let sparsity = Sparsity { estimate: Estimate::Off, ..Sparsity::default() };
+    let mut choose = |store: &mut Store| {
+        let queries = queries(&mut noise, group, head_dim);
+        let (scores, _) = calls::scores(kernels, &book, &queries, &[]).expect("shapes fit together");
+        let mut choice = Choice::default();
+        choice.choose(kernels, store, &sparsity, &scores).expect("shapes fit together");
+        choice.runs().to_vec()
+    };
+    (0..runs).map(|_| stores.iter_mut().map(&mut choose).collect()).collect()
 }
 
 /// Attention over some hundred rows, all and a choice of them, against the reference.
@@ -229,18 +215,12 @@ fn check_attention(kernels: &dyn Kernels, dtype: Dtype, head_dim: usize, group: 
     let queries = queries(&mut noise, group, head_dim);
     let stored = Stored::rows(dtype, &keys, &values, head_dim, 0);
     let rows = Rows::new(stored.elements(), head_dim).expect("whole rows");
-    let chosen = noise.positions(tokens);
-    for selection in [Selection::Range(0..tokens), Selection::Positions(&chosen)] {
-        let mask: Vec<bool> = match &selection {
-            Selection::Range(_) => vec![true; tokens],
-            Selection::Positions(chosen) => {
-                (0..tokens as u32).map(|position| chosen.contains(&position)).collect()
-            }
-        };
-        let (mut partial, mut out) = (Partial::default(), vec![0.0; queries.len()]);
-        attend(kernels, rows, &selection, &queries, &mut partial);
-        partial.finish(&mut out).expect("the output has the queries' shape");
-        let scale = f64::from(1.0 / (head_dim as f32).sqrt());
+    for chosen in [(0..tokens as u32).collect(), noise.positions(tokens)] {
+        let mask: Vec<bool> = (0..tokens as u32).map(|position| chosen.contains(&position)).collect();
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let whole = calls::attend(kernels, rows, &calls::runs_of(&chosen), &queries, scale);
+        let out = output(&whole.expect("shapes fit together"), queries.len());
+        let scale = f64::from(scale);
         let want = reference(&to_f64(&queries), &to_f64(&keys), &to_f64(&values), head_dim, scale, &mask);
         check::close(&format!("attention on {}", kernels.name()), &out, &want, 2e-2);
     }

@@ -1,29 +1,35 @@
-//! Codeword scores, retrieval, and what a new token costs the index.
+//! Codeword scores, retrieval, and what a store costs.
 
 use super::{
     bench::{Bench, Work},
     check,
-    contexts::{codebook, codes, queries},
+    contexts::{CODEWORDS, codebook, codes, queries, sorted},
     results::Shape,
 };
 use a2ats_kernel::{
     Codebook, Dtype, Kernels,
-    retrieval::{RetrievalIndex, RetrievalScratch},
+    codebook::{BestCode, Probes, Scratch},
+    decode::Sparsity,
+    retrieval,
+    store::Store,
 };
 use a2ats_tests::{
+    calls,
     inputs::{Noise, rounded},
     reference::{linear::matvec, retrieval::take_count, to_f64},
 };
 use rayon::prelude::*;
 use std::hint::black_box;
 
-const CODEWORDS: usize = 4096;
 const GROUP: usize = 4;
 const HEAD_DIM: usize = 128;
 /// Codebooks that a run goes through, 1 MiB each: more together than an L3 cache holds.
 const HEADS: usize = 512;
+/// Sequences that share a codebook.
+const SEQUENCES: usize = 8;
 
-/// Scores of the group and the code of the newest key, codebooks of many heads in turn.
+/// Scores of the group and the code of the newest key, codebooks of many heads in turn; for one sequence, and for some that share
+/// each pass.
 pub fn codeword_scores(bench: &mut Bench) {
     if !bench.begins("codeword_scores") {
         return;
@@ -34,15 +40,19 @@ pub fn codeword_scores(bench: &mut Bench) {
         // Clones share their table until each gets its own.
         let mut books = vec![book.clone(); HEADS];
         Codebook::gather(&mut books).expect("half a GiB of memory for codebooks");
-        let (queries, key) = (queries(&mut noise, GROUP, HEAD_DIM), noise.vector(HEAD_DIM, 1.0));
         for &kernels in &bench.kernels.clone() {
             check_scores(kernels, dtype);
-            for pool in 0..bench.pools.len() {
-                let pool = &bench.pools[pool];
-                let timing = bench.budget.time_on(pool, |_| score_all(kernels, &books, &queries, &key));
-                let (threads, shape) = (pool.current_num_threads(), shape(dtype));
-                let bytes = Work::Bytes(HEADS * book.table_bytes());
-                bench.record("codeword_scores", kernels.name(), threads, shape, timing, bytes);
+            for (sequences, operation) in [(1, "codeword_scores"), (SEQUENCES, "codeword_scores_shared")] {
+                let queries = queries(&mut noise, GROUP * sequences, HEAD_DIM);
+                let keys = noise.vector(HEAD_DIM * sequences, 1.0);
+                for pool in 0..bench.pools.len() {
+                    let pool = &bench.pools[pool];
+                    let timing = bench.budget.time_on(pool, |_| score_all(kernels, &books, &queries, &keys));
+                    let (threads, shape) = (pool.current_num_threads(), shape(dtype));
+                    let shape = Shape { inputs: (sequences > 1).then_some(sequences), ..shape };
+                    let bytes = Work::Bytes(HEADS * book.table_bytes());
+                    bench.record(operation, kernels.name(), threads, shape, timing, bytes);
+                }
             }
         }
     }
@@ -59,13 +69,16 @@ fn shape(dtype: Dtype) -> Shape {
     }
 }
 
-fn score_all(kernels: &dyn Kernels, books: &[Codebook], queries: &[f32], key: &[f32]) {
+fn score_all(kernels: &dyn Kernels, books: &[Codebook], queries: &[f32], keys: &[f32]) {
+    let (of_queries, of_keys) = (queries.len() / HEAD_DIM, keys.len() / HEAD_DIM);
     books.par_iter().for_each_init(
-        || vec![0.0; CODEWORDS * GROUP],
-        |scores, book| {
-            black_box(
-                kernels.codeword_scores(book, queries, Some(key), scores).expect("shapes fit together"),
-            );
+        || (Probes::default(), Scratch::default(), vec![0.0; CODEWORDS * of_queries]),
+        |(probes, scratch, scores), book| {
+            let mut best = vec![BestCode::default(); of_keys];
+            kernels.prepare_probes(book, queries, keys, probes).expect("shapes fit together");
+            let done = kernels.codeword_scores(book, probes, 0..CODEWORDS, scores, &mut best, scratch);
+            done.expect("shapes fit together");
+            black_box((best, scores));
         },
     );
 }
@@ -78,11 +91,10 @@ fn check_scores(kernels: &dyn Kernels, dtype: Dtype) {
     let unit = a2ats_tests::inputs::unit_matrix(HEAD_DIM);
     let book = Codebook::new(&table, &unit, HEAD_DIM, dtype).expect("random numbers make a codebook");
     let queries = queries(&mut noise, GROUP, HEAD_DIM);
-    let mut scores = vec![0.0; codes * GROUP];
     // A codeword's own code is its own number.
-    let newest = Some(&table[77 * HEAD_DIM..78 * HEAD_DIM]);
-    let code = kernels.codeword_scores(&book, &queries, newest, &mut scores).expect("shapes fit together");
-    assert_eq!(code, Some(77), "{}: the code of a codeword", kernels.name());
+    let newest = &table[77 * HEAD_DIM..78 * HEAD_DIM];
+    let (scores, code) = calls::scores(kernels, &book, &queries, newest).expect("shapes fit together");
+    assert_eq!(code, [77], "{}: the code of a codeword", kernels.name());
     let stored = to_f64(&rounded(dtype, &table));
     for (head, query) in queries.chunks_exact(HEAD_DIM).enumerate() {
         let want = matvec(&stored, codes, HEAD_DIM, &to_f64(query));
@@ -95,8 +107,7 @@ fn check_scores(kernels: &dyn Kernels, dtype: Dtype) {
 /// in a short and a long context.
 const RETRIEVALS: [(usize, f64); 3] = [(128 << 10, 0.03), (64 << 10, 0.03), (1 << 20, 0.03 / 16.0)];
 
-/// The union of what each head of a group takes. Retrieval is the same code on every backend; only the selection is
-/// timed, positions are written by [`RetrievalIndex::write_positions`].
+/// The union of what each head of a group takes, as numbers of tokens by code.
 pub fn retrieve(bench: &mut Bench) {
     if !bench.begins("retrieve") {
         return;
@@ -104,29 +115,26 @@ pub fn retrieve(bench: &mut Bench) {
     let mut noise = Noise::new(17);
     let book = codebook(&mut noise, CODEWORDS, HEAD_DIM, Dtype::F16);
     for (tokens, share) in RETRIEVALS {
-        let mut index = RetrievalIndex::new(CODEWORDS).expect("4096 codewords are allowed");
-        index.extend(0, &codes(&mut noise, CODEWORDS, tokens)).expect("positions start at 0");
+        let (mut store, mut counts) = (codes_only(&codes(&mut noise, CODEWORDS, tokens)), Vec::new());
+        store.counts(&mut counts).expect("memory for the counts");
         let take = take_count(share, tokens);
         for &kernels in &bench.kernels.clone() {
             let scores: Vec<Vec<f32>> = (0..16)
                 .map(|_| {
-                    let mut scores = vec![0.0; CODEWORDS * GROUP];
                     let queries = queries(&mut noise, GROUP, HEAD_DIM);
-                    kernels.codeword_scores(&book, &queries, None, &mut scores).expect("shapes fit together");
-                    scores
+                    calls::scores(kernels, &book, &queries, &[]).expect("shapes fit together").0
                 })
                 .collect();
-            let mut scratch = RetrievalScratch::default();
+            let (mut scratch, mut prefixes) = (retrieval::Scratch::default(), Vec::new());
             let timing = bench.budget.time(|run| {
                 let scores = &scores[run % scores.len()];
-                index.select(kernels, scores, take, &mut scratch).expect("shapes fit together");
-                black_box(&scratch);
+                retrieval::retrieve(kernels, scores, &counts, take, &store, &mut scratch, &mut prefixes)
+                    .expect("shapes fit together");
+                black_box(&prefixes);
             });
-            let mut positions = Vec::new();
-            index.write_positions(&scratch, &mut positions);
             let shape = Shape {
                 tokens: Some(tokens),
-                attended: Some(positions.len()),
+                attended: Some(prefixes.iter().map(|&taken| taken as usize).sum()),
                 kv_heads: Some(1),
                 ..shape(Dtype::F16)
             };
@@ -135,21 +143,46 @@ pub fn retrieve(bench: &mut Bench) {
     }
 }
 
-/// A token that leaves the window, per token, up to a million.
-pub fn index_upkeep(bench: &mut Bench) {
-    if !bench.begins("index_upkeep") {
+/// A store whose rows are as short as they can be.
+fn codes_only(codes: &[u16]) -> Store {
+    let layout = Sparsity { window: 1, sinks: 0, ..Sparsity::default() }.layout(Dtype::F16, 16, CODEWORDS);
+    let mut store = Store::new(layout, 1 << 21).expect("address space");
+    let zeros = vec![0.0; 16 * codes.len()];
+    store.append(&zeros, &zeros, codes).expect("the store has room");
+    store.sort(a2ats_kernel::available()[0]).expect("memory for the rows laid out by code");
+    store
+}
+
+/// Laying out by code, per row: at the end of prefill, and again with a base there is.
+pub fn sort(bench: &mut Bench) {
+    if !bench.begins("sort") {
         return;
     }
-    let codes = codes(&mut Noise::new(19), CODEWORDS, 1 << 20);
-    let mut timing = bench.budget.time(|_| {
-        let mut index = RetrievalIndex::new(CODEWORDS).expect("4096 codewords are allowed");
-        for (position, code) in codes.iter().enumerate() {
-            index.extend(position, std::slice::from_ref(code)).expect("positions ascend");
+    let tokens = 128 << 10;
+    let codes = codes(&mut Noise::new(19), CODEWORDS, tokens + (8 << 10));
+    let first = sorted(Dtype::Bf16, HEAD_DIM, &[codes[..tokens].to_vec()]);
+    let rows = Noise::new(20).vector(codes.len() * HEAD_DIM, 1.0);
+    for &kernels in &bench.kernels.clone() {
+        for more in [0, 8 << 10] {
+            let timing = bench.budget.time(|_| {
+                let mut store = if more > 0 {
+                    first[0].fork().expect("memory for a fork")
+                } else {
+                    Store::new(first[0].layout(), tokens).expect("address space")
+                };
+                let new = store.len()..tokens + more;
+                let numbers = &rows[new.start * HEAD_DIM..new.end * HEAD_DIM];
+                store.append(numbers, numbers, &codes[new]).expect("the store has room");
+                store.sort(kernels).expect("memory for the rows laid out by code");
+                black_box(&store);
+            });
+            let shape = Shape {
+                tokens: Some(tokens),
+                inputs: Some(more),
+                codewords: Some(CODEWORDS),
+                ..Shape::default()
+            };
+            bench.record("sort", kernels.name(), 1, shape, timing, Work::Time);
         }
-        black_box(&index);
-    });
-    timing.best /= codes.len() as f64;
-    timing.median /= codes.len() as f64;
-    let shape = Shape { tokens: Some(codes.len()), codewords: Some(CODEWORDS), ..Shape::default() };
-    bench.record("index_upkeep", "every", 1, shape, timing, Work::Time);
+    }
 }

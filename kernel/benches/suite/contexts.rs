@@ -1,34 +1,48 @@
-//! Contexts to decode in: KV rows, codes and codebooks that look like a model's where it matters for speed.
+//! Contexts to decode in: stores, codes and codebooks that look like a model's where it matters for speed.
 
-use a2ats_kernel::{
-    Codebook, Dtype, Elements,
-    decode::{HeadIndex, Sparsity, Tail},
-    kv::{KvRows, Rows},
-};
+use a2ats_kernel::{Codebook, Dtype, available, decode::Sparsity, store::Store};
 use a2ats_tests::inputs::{Noise, unit_matrix};
 use rayon::prelude::*;
 
 /// Tokens whose rows are made one by one; longer contexts repeat them, shifted.
 const DISTINCT: usize = 4096;
 
-/// The KV rows of some heads, `tokens` each, with room for a few steps.
-pub fn kv_rows(dtype: Dtype, head_dim: usize, tokens: usize, heads: usize) -> Vec<KvRows> {
+/// Codewords of a kv head.
+pub const CODEWORDS: usize = 4096;
+
+/// The tokens of some heads, `tokens` each, in order of position: without codes, for dense attention.
+pub fn dense(dtype: Dtype, head_dim: usize, tokens: usize, heads: usize) -> Vec<Store> {
+    (0..heads).into_par_iter().map(|head| filled(dtype, head_dim, &vec![0; tokens], head, 0)).collect()
+}
+
+/// The same laid out by code, with room for a few steps.
+pub fn sorted(dtype: Dtype, head_dim: usize, codes: &[Vec<u16>]) -> Vec<Store> {
+    let kernels = available()[0];
+    let store = |(head, codes): (usize, &Vec<u16>)| {
+        let mut store = filled(dtype, head_dim, codes, head, CODEWORDS);
+        store.sort(kernels).expect("memory for the rows laid out by code");
+        store
+    };
+    // One at a time: each has its rows twice while it is laid out.
+    codes.iter().enumerate().map(store).collect()
+}
+
+fn filled(dtype: Dtype, head_dim: usize, codes: &[u16], head: usize, codewords: usize) -> Store {
+    let tokens = codes.len();
     let numbers = Noise::new(1).vector(2 * DISTINCT * head_dim, 1.0);
-    (0..heads)
-        .into_par_iter()
-        .map(|head| {
-            let mut rows =
-                KvRows::new(dtype, head_dim, tokens + 4096).expect("the machine has room for the rows");
-            for start in (0..tokens).step_by(DISTINCT) {
-                let len = DISTINCT.min(tokens - start) * head_dim;
-                let shift = (head * 131 + start / DISTINCT * 17) % DISTINCT;
-                let (keys, values) =
-                    (&numbers[shift * head_dim..], &numbers[(DISTINCT - shift) * head_dim..]);
-                rows.append(&keys[..len], &values[..len]).expect("keys and values have the rows' shape");
-            }
-            rows
-        })
-        .collect()
+    let layout = Sparsity::default().layout(dtype, head_dim, codewords);
+    let mut store = Store::new(layout, tokens + 4096 + if codewords > 0 { 60 << 10 } else { 0 })
+        .expect("address space for the rows");
+    for start in (0..tokens).step_by(DISTINCT) {
+        let len = DISTINCT.min(tokens - start);
+        let shift = (head * 131 + start / DISTINCT * 17) % DISTINCT;
+        let (keys, values) = (&numbers[shift * head_dim..], &numbers[(DISTINCT - shift) * head_dim..]);
+        let codes = if codewords > 0 { &codes[start..start + len] } else { &[] };
+        store
+            .append(&keys[..len * head_dim], &values[..len * head_dim], codes)
+            .expect("the machine has room for the rows");
+    }
+    store
 }
 
 /// Codes of a context as text gives them: a few are frequent, and a token often shares the code of one shortly before.
@@ -44,19 +58,6 @@ pub fn codes(noise: &mut Noise, codewords: usize, tokens: usize) -> Vec<u16> {
         codes.push(code);
     }
     codes
-}
-
-/// An index of those codes.
-pub fn index(codewords: usize, codes: &[u16]) -> HeadIndex {
-    let mut index = HeadIndex::new(codewords, Sparsity { tail: Tail::Off, ..Sparsity::default() })
-        .expect("the default shares are in range");
-    index.append(codes);
-    index
-}
-
-/// Retrieval without a tail does not look at rows.
-pub fn no_rows() -> Rows<'static> {
-    Rows::new(Elements::F32(&[]), 16).expect("no rows are whole rows")
 }
 
 /// A codebook of random codewords.

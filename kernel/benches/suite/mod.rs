@@ -3,13 +3,15 @@
 //! | operation | what is timed | wall |
 //! |---|---|---|
 //! | `dense_decode` | one query group's attention over all rows, per kv head | memory |
-//! | `selective` | the same over retrieved rows, 6% of the context | memory |
+//! | `selective` | the same over retrieved rows of stores laid out by code, 6% of the context | memory |
 //! | `codeword_scores` | scores and the newest key's code, one pass over codebooks that no cache holds | memory |
-//! | `retrieve` | the codes that each query head takes, and their union, without writing positions | - |
-//! | `tail` | the estimate of what is not attended, one pass over sums of values that no cache holds | memory |
-//! | `tail_upkeep` | what a token that leaves the window adds to the sums, per token | - |
-//! | `decode_step_tail` | a step at 128K tokens with that estimate, at 3% and 1% retrieved | - |
-//! | `decode_step_tail_averaged` | the same by averaged scores, at 3% | - |
+//! | `retrieve` | the codes that each query head takes, and their union, as numbers of tokens by code | - |
+//! | `codeword_scores_shared` | the same for 8 sequences that share each pass (with `codeword_scores`) | - |
+//! | `sort` | laying 128K tokens out by code, and 8K more with those | - |
+//! | `estimate` | the estimate of what is not attended, one pass over sums of values that no cache holds | memory |
+//! | `decode_step_estimate` | a step at 128K tokens with that estimate, at 3% and 1% retrieved | - |
+//! | `decode_step_averaged` | the same by averaged scores, at 3% | - |
+//! | `decode_step_sorting` | how long 99 of 100 steps take at most while logs are laid out by code, and without | - |
 //! | `decode_step_dense`, `decode_step_a2ats` | a whole step of one layer, 1K to 1M tokens | - |
 //! | `matvec`, `matmul` | products of bf16 weights | memory, arithmetic |
 //! | `prefill_attention` | causal attention of a chunk of queries over a long past | arithmetic |
@@ -19,6 +21,7 @@ mod bench;
 mod check;
 mod codewords;
 mod contexts;
+mod estimate;
 mod machine;
 mod options;
 mod peaks;
@@ -28,7 +31,6 @@ mod report;
 mod results;
 mod steps;
 mod table;
-mod tail;
 mod timing;
 
 use a2ats_kernel::available;
@@ -54,9 +56,8 @@ pub fn run(backends: &[&str]) -> ExitCode {
     attention::selective(&mut bench);
     codewords::codeword_scores(&mut bench);
     codewords::retrieve(&mut bench);
-    codewords::index_upkeep(&mut bench);
-    tail::estimate(&mut bench);
-    tail::upkeep(&mut bench);
+    codewords::sort(&mut bench);
+    estimate::estimate(&mut bench);
     products::matvec(&mut bench);
     products::matmul(&mut bench);
     prefill::prefill_attention(&mut bench);

@@ -10,16 +10,16 @@ const OPERATIONS: [&str; 15] = [
     "selective",
     "codeword_scores",
     "retrieve",
-    "index_upkeep",
+    "sort",
     "matvec",
     "matmul",
     "prefill_attention",
     "decode_step_dense",
     "decode_step_a2ats",
-    "decode_step_tail",
-    "decode_step_tail_averaged",
-    "tail",
-    "tail_upkeep",
+    "decode_step_estimate",
+    "decode_step_averaged",
+    "decode_step_sorting",
+    "estimate",
 ];
 
 /// Times the kernels beside the walls that this machine sets: how fast its memory is read, how fast it multiplies.

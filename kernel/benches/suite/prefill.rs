@@ -3,15 +3,16 @@
 use super::{
     bench::{Bench, Work},
     check,
-    contexts::kv_rows,
+    contexts::dense,
     products::{precision_name, precisions},
     results::Shape,
 };
 use a2ats_kernel::{
     Dtype, Kernels,
-    attention::Causal,
-    kv::{KvRows, Rows},
+    attention::{Causal, Scratch},
     linear::Precision,
+    rows::Rows,
+    store::Store,
 };
 use a2ats_tests::{
     inputs::{Noise, Stored, rounded},
@@ -32,7 +33,7 @@ pub fn prefill_attention(bench: &mut Bench) {
     if !bench.begins("prefill_attention") {
         return;
     }
-    let rows = kv_rows(Dtype::Bf16, HEAD_DIM, TOKENS, KV_HEADS);
+    let rows = dense(Dtype::Bf16, HEAD_DIM, TOKENS, KV_HEADS);
     // In quick runs fewer queries see the same past.
     let positions = if bench.options.quick { POSITIONS / 8 } else { POSITIONS };
     let queries = Noise::new(29).vector(positions * GROUP * HEAD_DIM, 1.0);
@@ -64,13 +65,13 @@ pub fn prefill_attention(bench: &mut Bench) {
     }
 }
 
-fn attend(kernels: &dyn Kernels, rows: &[KvRows], queries: &[f32], precision: Precision, out: &mut [f32]) {
+fn attend(kernels: &dyn Kernels, rows: &[Store], queries: &[f32], precision: Precision, out: &mut [f32]) {
     let task = TASK * GROUP * HEAD_DIM;
     let first = rows[0].len() - queries.len() / (GROUP * HEAD_DIM);
     out.par_chunks_mut(queries.len()).zip(rows).for_each(|(out, rows)| {
         out.par_chunks_mut(task).zip(queries.par_chunks(task)).enumerate().for_each(
             |(number, (out, queries))| {
-                attend_task(kernels, rows.rows(), first + number * TASK, queries, precision, out);
+                attend_task(kernels, rows.areas()[0], first + number * TASK, queries, precision, out);
             },
         );
     });
@@ -86,7 +87,7 @@ fn attend_task(
 ) {
     let scale = 1.0 / (HEAD_DIM as f32).sqrt();
     let request = Causal { past: None, rows, first, group: GROUP, queries, scale, precision };
-    kernels.attend_causal(&request, out).expect("shapes fit together");
+    kernels.attend_causal(&request, &mut Scratch::default(), out).expect("shapes fit together");
 }
 
 fn check_causal(kernels: &dyn Kernels) {

@@ -3,8 +3,9 @@
 use crate::simd::Simd;
 use half::{bf16, f16};
 use std::arch::x86_64::{
-    __m256, _CMP_GE_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_prefetch,
-    _mm256_castps256_ps128, _mm256_cvtph_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_storeu_ps,
+    __m256, _CMP_GE_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadl_epi64, _mm_loadu_si128,
+    _mm_prefetch, _mm256_castps256_ps128, _mm256_cvtph_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_storeu_ps,
 };
 
 pulp::simd_type! {
@@ -20,10 +21,16 @@ pulp::simd_type! {
 
 impl Simd for Avx2 {
     type F32 = __m256;
+    type Plain = Self;
     const NAME: &'static str = "avx2";
     const LANES: usize = 8;
     const REGISTERS: usize = 16;
     const TILE_QUERIES: usize = 5;
+
+    #[inline(always)]
+    fn plain(self) -> Self {
+        self
+    }
 
     #[inline(always)]
     fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {
@@ -99,16 +106,23 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn load_bf16_even_odd(self, from: &[bf16]) -> [__m256; 2] {
+    fn load_bf16(self, from: &[bf16]) -> [__m256; 2] {
         let from = &from[..16];
         // SAFETY: sixteen bf16 were just checked to be there; the token proves AVX.
         let pairs = unsafe { _mm256_loadu_si256(from.as_ptr().cast()) };
-        // Zero can be made anew at any time; a mask of bits would take one of the registers that tiles are short of.
-        let odd = self.avx2._mm256_blend_epi16::<0b1010_1010>(self.avx._mm256_setzero_si256(), pairs);
+        // Zeros below each number. Shifts and masks, which leave even and odd places apart, take a port that multiply-adds need.
+        let zero = self.avx._mm256_setzero_si256();
         [
-            self.avx._mm256_castsi256_ps(self.avx2._mm256_slli_epi32::<16>(pairs)),
-            self.avx._mm256_castsi256_ps(odd),
+            self.avx._mm256_castsi256_ps(self.avx2._mm256_unpacklo_epi16(zero, pairs)),
+            self.avx._mm256_castsi256_ps(self.avx2._mm256_unpackhi_epi16(zero, pairs)),
         ]
+    }
+
+    #[inline(always)]
+    fn bf16_place(natural: usize) -> usize {
+        // Unpacking works in halves of eight numbers: their first four go to one register, their last four to the other.
+        let (half, within) = (natural / 8, natural % 8);
+        half * 4 + within % 4 + 8 * (within / 4)
     }
 
     #[inline(always)]
@@ -119,11 +133,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn load_i16(self, from: &[i16]) -> __m256 {
+    fn load_i8(self, from: &[i8]) -> __m256 {
         let from = &from[..8];
-        // SAFETY: eight i16 were just checked to be there; the token proves AVX.
-        let raw = unsafe { _mm_loadu_si128(from.as_ptr().cast()) };
-        self.avx._mm256_cvtepi32_ps(self.avx2._mm256_cvtepi16_epi32(raw))
+        // SAFETY: eight i8 were just checked to be there; the token proves AVX.
+        let raw = unsafe { _mm_loadl_epi64(from.as_ptr().cast()) };
+        self.avx._mm256_cvtepi32_ps(self.avx2._mm256_cvtepi8_epi32(raw))
     }
 
     #[inline(always)]

@@ -20,10 +20,16 @@ pulp::simd_type! {
 macro_rules! avx512_methods {
     () => {
         type F32 = std::arch::x86_64::__m512;
+        type Plain = crate::arch::avx512::Avx512;
         const LANES: usize = 16;
         const REGISTERS: usize = 32;
         const TILE_QUERIES: usize = 5;
-        // Scaling goes down through the subnormal numbers, of which 2^-149 is the last.
+
+        #[inline(always)]
+        fn plain(self) -> Self::Plain {
+            let Self { avx, avx2, fma, f16c, avx512f, avx512bw, avx512dq, avx512vl, .. } = self;
+            Self::Plain { avx, avx2, fma, f16c, avx512f, avx512bw, avx512dq, avx512vl }
+        }
 
         #[inline(always)]
         fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {
@@ -98,7 +104,7 @@ macro_rules! avx512_methods {
         }
 
         #[inline(always)]
-        fn load_bf16_even_odd(self, from: &[half::bf16]) -> [Self::F32; 2] {
+        fn load_bf16(self, from: &[half::bf16]) -> [Self::F32; 2] {
             let from = &from[..32];
             // SAFETY: thirty-two bf16 were just checked to be there; the token proves AVX-512 F.
             let pairs = unsafe { std::arch::x86_64::_mm512_loadu_si512(from.as_ptr().cast()) };
@@ -119,11 +125,11 @@ macro_rules! avx512_methods {
         }
 
         #[inline(always)]
-        fn load_i16(self, from: &[i16]) -> Self::F32 {
+        fn load_i8(self, from: &[i8]) -> Self::F32 {
             let from = &from[..16];
-            // SAFETY: sixteen i16 were just checked to be there; the token proves AVX.
-            let raw = unsafe { std::arch::x86_64::_mm256_loadu_si256(from.as_ptr().cast()) };
-            self.avx512f._mm512_cvtepi32_ps(self.avx512f._mm512_cvtepi16_epi32(raw))
+            // SAFETY: sixteen i8 were just checked to be there; the token proves AVX.
+            let raw = unsafe { std::arch::x86_64::_mm_loadu_si128(from.as_ptr().cast()) };
+            self.avx512f._mm512_cvtepi32_ps(self.avx512f._mm512_cvtepi8_epi32(raw))
         }
 
         #[inline(always)]

@@ -3,10 +3,11 @@
 use crate::simd::Simd;
 use std::arch::aarch64::{
     float32x4_t, vaddq_f32, vaddq_s32, vaddq_u32, vaddvq_f32, vaddvq_u32, vandq_u32, vcgeq_f32, vcvt_f32_f16,
-    vcvtnq_s32_f32, vcvtq_f32_s32, vdivq_f32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u32, vfmaq_f32, vld1_s16,
-    vld1_u16, vld1q_f32, vld1q_u16, vld1q_u32, vmaxq_f32, vmaxvq_f32, vminq_f32, vmovl_s16, vmulq_f32,
-    vpaddq_f32, vreinterpret_f16_u16, vreinterpretq_f32_s32, vreinterpretq_f32_u32, vreinterpretq_u32_f32,
-    vreinterpretq_u32_u16, vrndnq_f32, vshlq_n_s32, vshlq_n_u32, vst1q_f32, vsubq_f32,
+    vcvtnq_s32_f32, vcvtq_f32_s32, vdivq_f32, vdup_n_u32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u32, vfmaq_f32,
+    vget_low_s16, vld1_u16, vld1q_f32, vld1q_u16, vld1q_u32, vmaxq_f32, vmaxvq_f32, vminq_f32, vmovl_s8,
+    vmovl_s16, vmulq_f32, vpaddq_f32, vreinterpret_f16_u16, vreinterpret_s8_u32, vreinterpretq_f32_s32,
+    vreinterpretq_f32_u32, vreinterpretq_u32_f32, vreinterpretq_u32_u16, vrndnq_f32, vshlq_n_s32,
+    vshlq_n_u32, vst1q_f32, vsubq_f32,
 };
 
 pulp::simd_type! {
@@ -35,8 +36,14 @@ pub(crate) use register_methods;
 macro_rules! neon_methods {
     () => {
         type F32 = float32x4_t;
+        type Plain = crate::arch::neon::Neon;
         const LANES: usize = 4;
         const REGISTERS: usize = 32;
+
+        #[inline(always)]
+        fn plain(self) -> Self::Plain {
+            Self::Plain { neon: self.neon }
+        }
 
         #[inline(always)]
         fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {
@@ -80,7 +87,7 @@ macro_rules! neon_methods {
         }
 
         #[inline(always)]
-        fn load_bf16_even_odd(self, from: &[half::bf16]) -> [float32x4_t; 2] {
+        fn load_bf16(self, from: &[half::bf16]) -> [float32x4_t; 2] {
             let from = &from[..8];
             // SAFETY: eight bf16, which are u16 in memory, were just checked to be there; the token proves NEON.
             unsafe {
@@ -98,10 +105,13 @@ macro_rules! neon_methods {
         }
 
         #[inline(always)]
-        fn load_i16(self, from: &[i16]) -> float32x4_t {
-            let from = &from[..4];
-            // SAFETY: four i16 were just checked to be there; the token proves NEON.
-            unsafe { vcvtq_f32_s32(vmovl_s16(vld1_s16(from.as_ptr()))) }
+        fn load_i8(self, from: &[i8]) -> float32x4_t {
+            let four: u32 = bytemuck::pod_read_unaligned(bytemuck::cast_slice(&from[..4]));
+            // SAFETY: register arithmetic only; the token proves NEON.
+            unsafe {
+                let bytes = vreinterpret_s8_u32(vdup_n_u32(four));
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))
+            }
         }
 
         #[inline(always)]

@@ -3,7 +3,7 @@
 use crate::simd::Simd;
 use bytemuck::{cast, pod_read_unaligned};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
-use wide::{f32x8, i16x8, i32x8, u32x8};
+use wide::{f32x8, i32x8, u32x8};
 
 /// Proof of nothing: runs everywhere.
 #[derive(Debug, Clone, Copy)]
@@ -11,10 +11,16 @@ pub(crate) struct Portable;
 
 impl Simd for Portable {
     type F32 = f32x8;
+    type Plain = Self;
     const NAME: &'static str = "portable";
     const LANES: usize = 8;
     // On the x86-64 and AArch64 baselines an f32x8 is two registers, so 16 and 32 of them hold 8 and 16.
     const REGISTERS: usize = 16;
+
+    #[inline(always)]
+    fn plain(self) -> Self {
+        self
+    }
 
     #[inline(always)]
     fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {
@@ -86,7 +92,7 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn load_bf16_even_odd(self, from: &[bf16]) -> [f32x8; 2] {
+    fn load_bf16(self, from: &[bf16]) -> [f32x8; 2] {
         let pairs: u32x8 = pod_read_unaligned(bytemuck::cast_slice(&from[..16]));
         [cast(pairs << 16), cast(pairs & u32x8::splat(0xffff_0000))]
     }
@@ -99,9 +105,12 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn load_i16(self, from: &[i16]) -> f32x8 {
-        let from: i16x8 = pod_read_unaligned(bytemuck::cast_slice(&from[..8]));
-        f32x8::from_i32x8(i32x8::from_i16x8(from))
+    fn load_i8(self, from: &[i8]) -> f32x8 {
+        let mut wide = [0.0; 8];
+        for (to, &x) in wide.iter_mut().zip(&from[..8]) {
+            *to = f32::from(x);
+        }
+        f32x8::new(wide)
     }
 
     #[inline(always)]

@@ -1,41 +1,57 @@
-//! The core: some query vectors over a run of rows, a block at a time.
+//! The core: some query vectors over runs of rows, a block at a time.
+//!
+//! ```text
+//! for each block of 32 rows:
+//!     scores[n][32] = queries · keys                      (microkernel/rows.rs)
+//!     of the block before it:
+//!         weights = e^(scores − largest); sum += weights   (rescaled where a larger score comes)
+//!         sums[n][width] += weights · values               (weigh.rs)
+//! ```
 
 use super::{Partial, weigh::weigh_block};
 use crate::{
-    beside::{Beside, Later, ask_for_whole},
     dtype::Element,
-    kv::row_width,
-    linear::Precision,
     memory::Aligned,
-    rows::{BLOCK, Block, RowSet, block_products},
+    microkernel::{
+        block::{BLOCK, Block, Cursor, RowSet},
+        dot::{Tile, operand_len, prepare_queries, share_rows},
+        prefetch::{Blocks, Lines, prefetch_block},
+        rows::block_products,
+    },
+    precision::Precision,
+    shape::row_width,
     simd::Simd,
-    tile::{operand_len, prepare_queries, sharing_tiles},
 };
+use std::ops::Range;
 
-/// How far ahead memory is asked for rows, in bytes: dense decode wants 32 KiB at least, rows here and there gain another
+/// How far ahead rows are prefetched into L2, in bytes: dense decode wants 32 KiB at least, rows here and there gain another
 /// tenth from 64.
 const AHEAD: usize = 64 << 10;
 
-/// Query vectors in operand form.
-pub(super) struct Queries {
-    head_dim: usize,
+/// Working memory of attention, to be kept between calls: one for each task that runs at a time.
+#[derive(Debug, Clone, Default)]
+pub struct Scratch {
+    /// Queries in operand form, `[n, width]`.
     operands: Aligned,
+    /// Sums over values in the registers' order while the rows go by, `[n, width]`.
+    sums: Aligned,
+    /// Of two blocks, `[n, BLOCK]`.
+    weights: [Aligned; 2],
+    tiles: Vec<Tile>,
+    /// Of prefill's tiles of queries.
+    pub(super) partials: [Partial; 2],
 }
 
-impl Queries {
-    /// `queries` is `[n, head_dim]`; the scale of the scores is multiplied in here.
-    #[inline(always)]
-    pub(super) fn new<S: Simd, T: Element>(s: S, queries: &[f32], head_dim: usize, scale: f32) -> Self {
-        let stride = operand_len::<S>(row_width(head_dim));
-        let mut operands = Aligned::zeros(queries.len() / head_dim * stride);
-        prepare_queries::<S, T>(s, queries.chunks_exact(head_dim), scale, &mut operands);
-        Self { head_dim, operands }
-    }
-
-    /// How many vectors there are.
-    pub(super) fn count(&self) -> usize {
-        self.operands.len() / row_width(self.head_dim)
-    }
+/// What is asked of some rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'a> {
+    /// `[n, head_dim]`
+    pub(crate) queries: &'a [f32],
+    pub(crate) head_dim: usize,
+    /// What scores are multiplied by.
+    pub(crate) scale: f32,
+    pub(crate) visible: Visible,
+    pub(crate) precision: Precision,
 }
 
 /// Which rows of a set a query sees.
@@ -57,47 +73,57 @@ impl Visible {
     }
 }
 
-/// Attention of `queries` over the rows of a set. Fills `out` anew.
+/// Attention over rows `part` of a set. Fills `out` anew.
 #[inline(never)]
 pub(super) fn attend_rows<S: Simd, T: Element>(
     s: S,
     set: &RowSet<'_, T>,
-    queries: &Queries,
-    visible: Visible,
-    precision: Precision,
+    part: Range<usize>,
+    request: &Request<'_>,
+    scratch: &mut Scratch,
     out: &mut Partial,
 ) {
     s.vectorize(
         #[inline(always)]
         || {
-            let n = queries.count();
-            let width = row_width(queries.head_dim);
-            out.reset(n, queries.head_dim);
-            // Sums over values in the registers' order while the rows go by; see `Element`.
-            let mut sums = Aligned::zeros(n * width);
-            let (mut weights, mut next_weights) = (Aligned::zeros(n * BLOCK), Aligned::zeros(n * BLOCK));
-            let tiles = sharing_tiles::<S>(n);
-            let far = AHEAD.div_ceil(set.stride * size_of::<T>()).next_multiple_of(BLOCK);
-            ask_for_whole(s, set, 0);
+            let Request { queries, head_dim, scale, visible, precision } = *request;
+            let (n, width) = (queries.len() / head_dim, row_width(head_dim));
+            out.reset(n, head_dim);
+            let Scratch { operands, sums, weights: [weights, next_weights], tiles, .. } = scratch;
+            operands.resize(n * operand_len::<S>(width));
+            prepare_queries::<S, T>(s, queries.chunks_exact(head_dim), scale, operands);
+            sums.resize(n * width);
+            sums.fill(0.0);
+            weights.resize(n * BLOCK);
+            next_weights.resize(n * BLOCK);
+            share_rows::<S>(n, tiles);
+            let far = AHEAD.div_ceil(set.row_bytes()).next_multiple_of(BLOCK);
+            let mut blocks = Cursor::new(set, part.clone());
+            let mut later_blocks = Cursor::new(set, part.end.min(part.start + far)..part.end);
             // The scores of a block are computed before the values of the block before it are weighed. Right after they were
             // stored, in pieces, whole registers of them could not be loaded until everything before had ended, reads
             // from memory too: dense decode took 42 ns a row on Granite Rapids instead of 32.
-            let (mut block, mut next) = (Block::new(set, set.len()), Block::new(set, 0));
-            for start in (0..set.len() + BLOCK).step_by(BLOCK) {
-                if start > 0 && start < far {
-                    ask_for_whole(s, set, start);
+            let (block, next, after, later) =
+                (&mut Block::default(), &mut Block::default(), &mut Block::default(), &mut Block::default());
+            let (mut block, mut next, mut after) = (block, next, after);
+            blocks.fill(next);
+            later_blocks.fill(later);
+            prefetch_block(s, next, set.row_bytes());
+            for start in (0..part.len() + BLOCK).step_by(BLOCK) {
+                blocks.fill(after);
+                if start < far {
+                    prefetch_block(s, after, set.row_bytes());
                 }
-                let later = Later::new(set, start.saturating_sub(BLOCK) + far);
-                let mut lines = later.lines();
-                let after = Block::new(set, start + BLOCK);
+                // What is there already is prefetched again where nothing comes later.
+                let mut lines = Lines::new(s, if later.len > 0 { &*later } else { &*next }, set.row_bytes());
                 if next.len > 0 {
                     // With the keys, the values of the block before, which are needed next.
-                    let soon = if block.len > 0 { &block } else { &next };
-                    for &(first, tile, share) in &tiles {
-                        let mut ahead = Beside::new(lines, share, soon, width);
-                        let operands = &queries.operands[first * width..];
-                        let scores = &mut next_weights[first * BLOCK..(first + tile) * BLOCK];
-                        block_products(s, &next, &mut ahead, operands, width, precision, scores);
+                    let soon = if block.len > 0 { &*block } else { &*next };
+                    for &Tile { first, count, turns } in tiles.iter() {
+                        let mut ahead = Blocks::new(lines, turns, soon, width);
+                        let operands = &operands[first * width..];
+                        let scores = &mut next_weights[first * BLOCK..(first + count) * BLOCK];
+                        block_products(s, next, &mut ahead, operands, width, precision, scores, count);
                         lines = ahead.lines;
                     }
                 }
@@ -109,20 +135,23 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
                         weights[seen..].fill(f32::NEG_INFINITY);
                         softmax_block::<S, T>(s, weights, &mut out.largest[q], &mut out.sum[q], sums);
                     }
-                    // With the values, the next keys. Behind the last block, what is there already is asked for again.
-                    let soon = if after.len > 0 { &after } else { &block };
-                    for &(first, tile, share) in &tiles {
-                        let mut ahead = Beside::new(lines, share, soon, 0);
-                        let weights = &weights[first * BLOCK..(first + tile) * BLOCK];
-                        let sums = &mut sums[first * width..(first + tile) * width];
-                        weigh_block(s, &block, &mut ahead, weights, width, sums);
+                    // With the values, the next keys. Behind the last block, what is there already is prefetched again.
+                    let soon = if after.len > 0 { &*after } else { &*block };
+                    for &Tile { first, count, turns } in tiles.iter() {
+                        let mut ahead = Blocks::new(lines, turns, soon, 0);
+                        let weights = &weights[first * BLOCK..(first + count) * BLOCK];
+                        let sums = &mut sums[first * width..(first + count) * width];
+                        weigh_block(s, block, &mut ahead, weights, width, sums);
                         lines = ahead.lines;
                     }
                 }
-                (block, next) = (next, after);
-                std::mem::swap(&mut weights, &mut next_weights);
+                if start > 0 {
+                    later_blocks.fill(later);
+                }
+                (block, next, after) = (next, after, block);
+                std::mem::swap(weights, next_weights);
             }
-            restore_order::<S, T>(&sums, width, queries.head_dim, &mut out.values);
+            restore_order::<S, T>(sums, width, head_dim, &mut out.values);
         },
     );
 }
@@ -172,7 +201,12 @@ fn scale_all<S: Simd>(s: S, x: &mut [f32], factor: f32) {
 
 /// Brings sums over values back from the registers' order to memory's, without the padding.
 #[inline(always)]
-fn restore_order<S: Simd, T: Element>(sums: &[f32], width: usize, head_dim: usize, values: &mut [f32]) {
+pub(crate) fn restore_order<S: Simd, T: Element>(
+    sums: &[f32],
+    width: usize,
+    head_dim: usize,
+    values: &mut [f32],
+) {
     let block = 2 * S::LANES;
     for (sums, values) in sums.chunks_exact(width).zip(values.chunks_exact_mut(head_dim)) {
         for (i, value) in values.iter_mut().enumerate() {

@@ -7,134 +7,103 @@
 //! | what | shape | dtype |
 //! |---|---|---|
 //! | queries, rotated to their true position | `[group, head_dim]` | f32 |
-//! | rows, keys rotated to their true positions | `[n, 2 · width]`, see [`crate::kv`] | f32, f16, bf16 |
+//! | rows, keys rotated to their true positions | runs of `[2 · width]`, see [`crate::rows`] | f32, f16, bf16 |
 //! | output | `[group, head_dim]` | f32 |
 //!
 //! Sums are f32. Against the same rows in f64 the relative error of the output stays below 1e-5 for scores up to a
 //! hundred or so; it grows with the size of the scores, as f32 scores do. The BF16 instructions see a query as the
 //! sum of two bf16 numbers (16 significant bits): 1e-4.
 //!
-//! How it is done: blocks of 32 rows (`rows.rs`); per block first all scores (tiles of `tile.rs`), then the softmax
-//! terms, then the values, whose sums stay in registers over the block (`weigh.rs`). Meanwhile memory is asked for the
-//! rows that come next, at two distances (`ahead.rs`).
-//!
-//! Positions are attended in the order they come in, posting list by posting list. Sorted, selective attention at 128K
-//! tokens takes 4% less on Granite Rapids, in the order of their 2 MiB 3%, before what sorting costs.
+//! How it is done: blocks of 32 rows (`microkernel/rows.rs`); per block first all scores (tiles of `microkernel/dot.rs`), then the
+//! softmax terms, then the values, whose sums stay in registers over the block (`weigh.rs`). Meanwhile the rows that come next are
+//! prefetched, at two distances (`microkernel/prefetch.rs`).
 
 mod block;
 mod partial;
+#[cfg(test)]
+mod tests;
 mod weigh;
 
+pub use block::Scratch;
 pub use partial::Partial;
 
 use crate::{
     dtype::{Element, Elements},
     error::{Error, Result, expect_len},
-    kv::{Rows, check_group, row_width},
-    linear::Precision,
-    rows::RowSet,
+    microkernel::block::RowSet,
+    precision::Precision,
+    rows::{MAX_AREAS, Rows, Run, Runs},
+    shape::{check_group, row_width},
     simd::Simd,
 };
-pub(crate) use block::Visible;
-use block::{Queries, attend_rows};
+use block::attend_rows;
+pub(crate) use block::{Request, Visible, restore_order};
+use half::{bf16, f16};
 use std::ops::Range;
+pub(crate) use weigh::weigh_block;
 
-/// Which rows are attended.
-#[derive(Debug, Clone)]
-pub enum Selection<'a> {
-    /// All rows of a range of positions.
-    Range(Range<usize>),
-    /// The rows at these positions, in any order, each at most once.
-    Positions(&'a [u32]),
-}
-
-impl Selection<'_> {
-    /// How many rows are attended.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Range(range) => range.len(),
-            Self::Positions(positions) => positions.len(),
-        }
-    }
-
-    /// Whether none are.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// Checks the shapes of a decode step's attention; gives the size of the group.
-pub(crate) fn check_attend(rows: &Rows<'_>, selection: &Selection<'_>, queries: &[f32]) -> Result<usize> {
+/// Checks the shapes of a decode step's attention.
+pub(crate) fn check_attend(rows: &Runs<'_>, part: &Range<usize>, queries: &[f32]) -> Result<()> {
     let group = queries.len() / rows.head_dim();
     check_group(group)?;
     expect_len("queries", queries.len(), group * rows.head_dim())?;
-    let end = match selection {
-        Selection::Range(range) => range.end.max(range.start),
-        Selection::Positions(positions) => positions.iter().max().map_or(0, |&last| last as usize + 1),
-    };
-    if end > rows.len() {
-        let need = format!("the cache has {} rows", rows.len());
-        return Err(Error::Position { position: end - 1, need });
+    if part.start <= part.end && part.end <= rows.len() {
+        return Ok(());
     }
-    Ok(group)
+    let need = format!("there are {} rows, and {part:?} is no part of them", rows.len());
+    Err(Error::Position { position: part.end, need })
 }
 
-#[expect(clippy::too_many_arguments, reason = "what is asked, how exactly, and where it goes")]
-/// Attention of some queries over the selected rows, of which each query sees those that `visible` says.
+/// Storage types whose elements an area can be seen as.
+pub(crate) trait Stored: Element {
+    /// The elements, none if they are of another type.
+    fn of(elements: Elements<'_>) -> &[Self];
+}
+
+macro_rules! stored {
+    ($($name:ident of $element:ty),*) => {
+        $(impl Stored for $element {
+            #[inline(always)]
+            fn of(elements: Elements<'_>) -> &[Self] {
+                if let Elements::$name(elements) = elements { elements } else { &[] }
+            }
+        })*
+    };
+}
+stored!(F32 of f32, F16 of f16, Bf16 of bf16);
+
+/// The rows of some runs, as elements of their type.
+#[inline(always)]
+pub(crate) fn typed<'a, T: Stored>(rows: &Runs<'a>) -> RowSet<'a, T> {
+    let mut areas = [&[][..]; MAX_AREAS];
+    for (to, area) in areas.iter_mut().zip(rows.areas()) {
+        *to = T::of(area.elements());
+    }
+    RowSet::new(areas, 2 * row_width(rows.head_dim()), rows.runs())
+}
+
+/// Attention over rows `part` of some runs.
 #[inline(always)]
 pub(crate) fn attend<S: Simd>(
     s: S,
-    rows: Rows<'_>,
-    selection: &Selection<'_>,
-    queries: &[f32],
-    scale: f32,
-    visible: Visible,
-    precision: Precision,
+    rows: &Runs<'_>,
+    part: Range<usize>,
+    request: &Request<'_>,
+    scratch: &mut Scratch,
     out: &mut Partial,
 ) {
-    match rows.elements() {
-        Elements::F32(elements) => {
-            attend_typed(s, elements, rows, selection, queries, scale, visible, precision, out)
-        }
-        Elements::F16(elements) => {
-            attend_typed(s, elements, rows, selection, queries, scale, visible, precision, out)
-        }
-        Elements::Bf16(elements) => {
-            attend_typed(s, elements, rows, selection, queries, scale, visible, precision, out)
-        }
+    match rows.areas()[0].elements() {
+        Elements::F32(_) => attend_rows(s.plain(), &typed::<f32>(rows), part, request, scratch, out),
+        Elements::F16(_) => attend_rows(s.plain(), &typed::<f16>(rows), part, request, scratch, out),
+        Elements::Bf16(_) => attend_rows(s, &typed::<bf16>(rows), part, request, scratch, out),
     }
-}
-
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "the arguments of `attend`, and its typed elements")]
-fn attend_typed<S: Simd, T: Element>(
-    s: S,
-    elements: &[T],
-    rows: Rows<'_>,
-    selection: &Selection<'_>,
-    queries: &[f32],
-    scale: f32,
-    visible: Visible,
-    precision: Precision,
-    out: &mut Partial,
-) {
-    let stride = 2 * row_width(rows.head_dim());
-    let set = match selection {
-        Selection::Range(range) => {
-            let elements = &elements[range.start * stride..range.end.max(range.start) * stride];
-            RowSet::new(elements, stride, None)
-        }
-        Selection::Positions(positions) => RowSet::new(elements, stride, Some(positions)),
-    };
-    let queries = Queries::new::<S, T>(s, queries, rows.head_dim(), scale);
-    attend_rows(s, &set, &queries, visible, precision, out);
 }
 
 /// A request for causal attention: what prefill does for one kv head.
 #[derive(Debug, Clone, Copy)]
 pub struct Causal<'a> {
     /// Rows that every query sees, if there are any: the tokens of earlier chunks.
-    pub past: Option<Rows<'a>>,
+    pub past: Option<Runs<'a>>,
     /// Rows of which the group at position i sees those up to and including `first + i`.
     pub rows: Rows<'a>,
     /// The row of the first query position.
@@ -164,6 +133,9 @@ pub(crate) fn check_causal(request: &Causal<'_>, out: &[f32]) -> Result<()> {
         let need = format!("queries attend to their own rows, and there are {}", rows.len());
         return Err(Error::Position { position: end - 1, need });
     }
+    if u32::try_from(end).is_err() {
+        return Err(Error::Position { position: end, need: "rows are numbered below 2^32".to_owned() });
+    }
     Ok(())
 }
 
@@ -172,32 +144,28 @@ const CAUSAL_TILE: usize = 40;
 
 /// See [`Causal`]; `out` is `[positions, group, head_dim]`.
 #[inline(always)]
-pub(crate) fn attend_causal<S: Simd>(s: S, request: &Causal<'_>, out: &mut [f32]) {
-    let Causal { past, rows, first, group, queries, scale, precision } = *request;
+pub(crate) fn attend_causal<S: Simd>(s: S, causal: &Causal<'_>, scratch: &mut Scratch, out: &mut [f32]) {
+    let Causal { past, rows, first, group, queries, scale, precision } = *causal;
     let head_dim = rows.head_dim();
     let positions = queries.len() / (group * head_dim);
     // Tiles of nearly equal size: each is a pass over the rows, and a tile of the last few positions costs a whole one.
     let tiles = positions.div_ceil((CAUSAL_TILE / group).max(1)).max(1);
     let tile_positions = positions.div_ceil(tiles).max(1);
     let tile_len = tile_positions * group * head_dim;
-    let (mut earlier, mut recent) = (Partial::default(), Partial::default());
+    let [mut earlier, mut recent] = std::mem::take(&mut scratch.partials);
     for (t, (queries, out)) in queries.chunks(tile_len).zip(out.chunks_mut(tile_len)).enumerate() {
         let first = first + t * tile_positions;
-        let seen = Selection::Range(0..first + queries.len() / (group * head_dim));
-        attend(s, rows, &seen, queries, scale, Visible::Causal { first, group }, precision, &mut recent);
+        let seen = Run::new(0, 0..first + queries.len() / (group * head_dim));
+        let own = Runs::trusted(std::slice::from_ref(&rows), std::slice::from_ref(&seen));
+        let request =
+            Request { queries, head_dim, scale, visible: Visible::Causal { first, group }, precision };
+        attend(s, &own, 0..own.len(), &request, scratch, &mut recent);
         if let Some(past) = past {
-            attend(
-                s,
-                past,
-                &Selection::Range(0..past.len()),
-                queries,
-                scale,
-                Visible::All,
-                precision,
-                &mut earlier,
-            );
+            let request = Request { visible: Visible::All, ..request };
+            attend(s, &past, 0..past.len(), &request, scratch, &mut earlier);
             recent.merge_same(&earlier);
         }
         recent.write_output(out);
     }
+    scratch.partials = [earlier, recent];
 }

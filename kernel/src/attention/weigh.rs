@@ -1,18 +1,19 @@
 //! Sums of a block's values, weighted by the softmax terms of a tile of queries.
 
 use crate::{
-    ahead::{Prefetch, ask_part},
     dtype::Element,
-    rows::{BLOCK, Block},
+    microkernel::{
+        block::{BLOCK, Block},
+        dot::with_tile_width,
+        prefetch::{Prefetch, prefetch_part},
+    },
     simd::Simd,
-    tile::with_tile_width,
 };
 
 /// Adds a block's weighted values, the second half of its rows, to the sums of some queries: `weights` is
-/// `[count, BLOCK]` as [`Element::put_weights`] leaves them, `sums` is `[count, width]`. Meanwhile memory is asked for what
-/// is `ahead`.
+/// `[count, BLOCK]` as [`Element::put_weights`] leaves them, `sums` is `[count, width]`.
 #[inline(always)]
-pub(super) fn weigh_block<S: Simd, T: Element, P: Prefetch>(
+pub(crate) fn weigh_block<S: Simd, T: Element, P: Prefetch>(
     s: S,
     block: &Block<'_, T>,
     ahead: &mut P,
@@ -65,14 +66,14 @@ fn weigh_columns<S: Simd, T: Element, P: Prefetch, const C: usize, const H: usiz
             break;
         }
         let rows = [values.of_row(2 * pair), values.of_row(2 * pair + 1)];
-        local.turn::<2>(2 * pair);
+        local.begin_tile::<2>(2 * pair);
         if T::multiplies_pairs::<S>() {
             let mut pairs = [[s.splat(0.0); 2]; C];
             for c in 0..C {
                 pairs[c] = T::interleave(s, &rows[0][c * step..][..step], &rows[1][c * step..][..step]);
             }
             for h in 0..H {
-                ask_part(s, &mut local, at, rows, (h, H));
+                prefetch_part(s, &mut local, at, rows, (h, H));
                 let weight = s.splat(weights[h][pair]);
                 for c in 0..C {
                     registers[h][c][0] = s.multiply_bf16_pairs(registers[h][c][0], pairs[c][0], weight);
@@ -86,7 +87,7 @@ fn weigh_columns<S: Simd, T: Element, P: Prefetch, const C: usize, const H: usiz
                     wide[c] = T::load(s, &values[c * step..][..step]);
                 }
                 for h in 0..H {
-                    ask_part(s, &mut local, at, rows, (row * H + h, 2 * H));
+                    prefetch_part(s, &mut local, at, rows, (row * H + h, 2 * H));
                     let weight = s.splat(weights[h][2 * pair + row]);
                     for c in 0..C {
                         registers[h][c][0] = s.mul_add(wide[c][0], weight, registers[h][c][0]);

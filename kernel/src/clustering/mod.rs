@@ -17,7 +17,7 @@
 //! # How
 //!
 //! - Distances are matrix products in f32 with the points' mean taken out of them; the maximum of x·c − ½‖c‖² is taken while the
-//!   products are in registers ([`Kernels::nearest`](crate::Kernels::nearest)).
+//!   products are in registers (`nearest.rs`).
 //! - k-means++ draws centroids in batches: candidates with the probabilities from before the batch, of which each
 //!   is kept with the probability that its distance shrank by since. That is exactly the distribution of drawing one after the
 //!   other, and all distances are computed in matrix products, together those of one Lloyd iteration.

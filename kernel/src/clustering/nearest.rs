@@ -1,18 +1,18 @@
 //! The nearest of some centroids for each of some points: a matrix product that keeps only each point's maximum.
 //!
-//! A lane is a point (`lanes.rs`), so that nothing is added up across lanes, and what a tile of eight centroids by
+//! A lane is a point (`microkernel/broadcast.rs`), so that nothing is added up across lanes, and what a tile of eight centroids by
 //! forty-eight points gives is compared with the best so far a register at a time. That costs 3% of the product.
 
 use crate::{
     error::{Error, Result, expect_len},
-    lanes::{multiply_lanes, pack, packed_len, panel_lanes, store_tile},
     memory::Aligned,
+    microkernel::broadcast::{multiply_lanes, pack, packed_len, panel_lanes, store_tile},
     simd::Simd,
 };
 
 /// Centroids that are gone over with all panels of points before the next ones: with a head_dim of 128, 64 KiB beside
 /// the 240 KiB of 480 points.
-const BLOCK: usize = 128;
+const CENTROIDS_AT_ONCE: usize = 128;
 
 /// Centroids to compare points with.
 #[derive(Debug, Clone, Copy)]
@@ -47,8 +47,22 @@ pub(crate) fn check(points: &[f32], candidates: &Candidates<'_>, best: &Nearest<
 }
 
 /// `points` is `[n, dim]`; see [`Nearest`]. Of equally good candidates the first one counts.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn nearest<S: Simd>(
+    s: S,
+    points: &[f32],
+    dim: usize,
+    candidates: &Candidates<'_>,
+    best: &mut Nearest<'_>,
+) {
+    s.vectorize(
+        #[inline(always)]
+        || nearest_here(s, points, dim, candidates, best),
+    );
+}
+
+#[inline(always)]
+fn nearest_here<S: Simd>(
     s: S,
     points: &[f32],
     dim: usize,
@@ -67,8 +81,8 @@ pub(crate) fn nearest<S: Simd>(
     top.fill(f32::INFINITY);
     top[..count].copy_from_slice(best.scores);
     let width = dim.div_ceil(2) * STEPS;
-    for first in (0..candidates.half_norms.len()).step_by(BLOCK) {
-        let end = candidates.half_norms.len().min(first + BLOCK);
+    for first in (0..candidates.half_norms.len()).step_by(CENTROIDS_AT_ONCE) {
+        let end = candidates.half_norms.len().min(first + CENTROIDS_AT_ONCE);
         let block = Block {
             first,
             dim,
@@ -90,7 +104,7 @@ pub(crate) fn nearest<S: Simd>(
     best.scores.copy_from_slice(&top[..count]);
 }
 
-/// Steps of a pair of f32, see `lanes.rs`.
+/// Steps of a pair of f32, see `microkernel/broadcast.rs`.
 const STEPS: usize = 2;
 
 /// Some of the candidates.

@@ -17,7 +17,7 @@ const BATCH: usize = 512;
 const PATIENCE: usize = 64;
 
 /// Points of a block of the probabilities.
-const BLOCK: usize = 1024;
+const POINTS_AT_ONCE: usize = 1024;
 
 /// Chooses the first centroids, and gives each point to the nearest.
 pub(super) fn seed(
@@ -82,8 +82,8 @@ impl<'s> Odds<'s> {
     fn new(state: &'s State<'s>) -> Self {
         let mut sums = Vec::new();
         let mut total = 0.0;
-        for first in (0..state.labels.len()).step_by(BLOCK) {
-            total += (first..state.labels.len().min(first + BLOCK))
+        for first in (0..state.labels.len()).step_by(POINTS_AT_ONCE) {
+            total += (first..state.labels.len().min(first + POINTS_AT_ONCE))
                 .map(|point| of_point(state, point))
                 .sum::<f64>();
             sums.push(total);
@@ -96,7 +96,7 @@ impl<'s> Odds<'s> {
         let target = share * self.sums.last().copied().filter(|total| *total > 0.0)?;
         let block = self.sums.partition_point(|&sum| sum <= target).min(self.sums.len() - 1);
         let mut sum = if block == 0 { 0.0 } else { self.sums[block - 1] };
-        let points = block * BLOCK..self.state.labels.len().min((block + 1) * BLOCK);
+        let points = block * POINTS_AT_ONCE..self.state.labels.len().min((block + 1) * POINTS_AT_ONCE);
         let mut last = None;
         for point in points {
             let odds = of_point(self.state, point);

@@ -2,43 +2,51 @@
 
 use super::Codebook;
 use crate::{
-    ahead::Nothing,
     dtype::{Element, Elements},
-    kv::row_width,
-    linear::Precision,
     memory::Aligned,
-    rows::{BLOCK, Block, RowSet, block_products},
+    microkernel::{
+        block::{BLOCK, Block, Cursor, RowSet},
+        dot::{MAX_TILE_QUERIES, operand_len, prepare_queries, query_tiles},
+        prefetch::NoPrefetch,
+        rows::block_products,
+    },
+    precision::Precision,
+    rows::Run,
+    shape::row_width,
     simd::{MAX_LANES, Simd},
-    tile::{MAX_TILE_QUERIES, operand_len, prepare_queries, query_tiles},
 };
 
 /// Keys whose probes stay in L1 while a block of codewords goes by.
 const KEYS: usize = 12 * MAX_TILE_QUERIES;
 
-/// The vector u whose dot product with a codeword, less the codeword's half norm, is largest for the code of a key.
+/// Finds the vector u whose dot product with a codeword, less the codeword's half norm, is largest for the code of a key.
+#[derive(Debug)]
 pub(super) struct Probe {
-    image: Vec<f32>,
-    probe: Vec<f32>,
+    image: [f32; MAX_HEAD_DIM],
+}
+
+/// The largest head_dim.
+const MAX_HEAD_DIM: usize = 256;
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self { image: [0.0; MAX_HEAD_DIM] }
+    }
 }
 
 impl Probe {
-    pub(super) fn new(book: &Codebook) -> Self {
-        let width = book.head_dim.next_multiple_of(MAX_LANES);
-        Self { image: vec![0.0; width], probe: vec![0.0; book.head_dim] }
-    }
-
     /// u = (k − μ)·L·Lᵀ, not (k − μ)·H: where H is nearly singular the image (k − μ)·L is small and exact, whereas
     /// products with H cancel. (The demo model's layer 0 has codes 4e-3 apart beside keys of size 10.)
     #[inline(always)]
-    pub(super) fn of_key<S: Simd>(&mut self, s: S, book: &Codebook, key: &[f32]) -> &[f32] {
-        self.image.fill(0.0);
+    pub(super) fn of_key<S: Simd>(&mut self, s: S, book: &Codebook, key: &[f32], probe: &mut [f32]) {
+        let image = &mut self.image[..book.head_dim.next_multiple_of(MAX_LANES)];
+        image.fill(0.0);
         for (row, (key, center)) in book.factor_rows().zip(key.iter().zip(&book.center)) {
-            add_scaled(s, &mut self.image[..row.len()], row, key - center);
+            add_scaled(s, &mut image[..row.len()], row, key - center);
         }
-        for (row, probe) in book.factor_rows().zip(&mut self.probe) {
-            *probe = dot(s, &self.image[..row.len()], row);
+        for (row, probe) in book.factor_rows().zip(probe) {
+            *probe = dot(s, &image[..row.len()], row);
         }
-        &self.probe
     }
 }
 
@@ -72,8 +80,8 @@ fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
 #[inline(always)]
 pub(crate) fn encode<S: Simd>(s: S, book: &Codebook, keys: &[f32], codes: &mut [u16]) {
     match book.table() {
-        Elements::F32(table) => encode_typed(s, book, table, keys, codes),
-        Elements::F16(table) => encode_typed(s, book, table, keys, codes),
+        Elements::F32(table) => encode_typed(s.plain(), book, table, keys, codes),
+        Elements::F16(table) => encode_typed(s.plain(), book, table, keys, codes),
         Elements::Bf16(table) => encode_typed(s, book, table, keys, codes),
     }
 }
@@ -85,33 +93,36 @@ fn encode_typed<S: Simd, T: Element>(s: S, book: &Codebook, table: &[T], keys: &
         || {
             let width = row_width(book.head_dim);
             let stride = operand_len::<S>(width);
-            let mut probe = Probe::new(book);
+            let mut probe = Probe::default();
             let mut probes = vec![0.0; KEYS.min(codes.len()) * book.head_dim];
             let mut operands = Aligned::zeros(KEYS.min(codes.len()) * stride);
             let mut products = [0.0; BLOCK * MAX_TILE_QUERIES];
-            let set = RowSet::new(table, width, None);
+            let run = Run::new(0, 0..book.codes);
+            let set = RowSet::of_area(table, width, &run);
             let half_norms = book.table.half_norms();
             for (keys, codes) in keys.chunks(KEYS * book.head_dim).zip(codes.chunks_mut(KEYS)) {
                 let probes = &mut probes[..keys.len()];
                 for (key, to) in keys.chunks_exact(book.head_dim).zip(probes.chunks_exact_mut(book.head_dim))
                 {
-                    to.copy_from_slice(probe.of_key(s, book, key));
+                    probe.of_key(s, book, key, to);
                 }
                 let operands = &mut operands[..codes.len() * stride];
                 prepare_queries::<S, T>(s, probes.chunks_exact(book.head_dim), 1.0, operands);
-                let mut best = [Best::default(); KEYS];
+                let mut best = [BestCode::default(); KEYS];
+                let (mut blocks, mut block) = (Cursor::new(&set, 0..book.codes), Block::default());
                 for start in (0..book.codes).step_by(BLOCK) {
-                    let block = Block::new(&set, start);
+                    blocks.fill(&mut block);
                     for (first, tile) in query_tiles(codes.len(), S::TILE_QUERIES) {
                         let products = &mut products[..tile * BLOCK];
                         block_products(
                             s,
                             &block,
-                            &mut Nothing,
+                            &mut NoPrefetch,
                             &operands[first * stride..],
                             width,
                             Precision::Full,
                             products,
+                            tile,
                         );
                         for (best, products) in best[first..].iter_mut().zip(products.chunks_exact(BLOCK)) {
                             best.raise(s, start, products, &half_norms[start..start + block.len]);
@@ -126,20 +137,28 @@ fn encode_typed<S: Simd, T: Element>(s: S, book: &Codebook, table: &[T], keys: &
     );
 }
 
-/// The best codeword of a key so far.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Best {
+/// The best codeword of a key among those of a range; ranges merge.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BestCode {
+    /// The key's probe times the codeword, less the codeword's half norm.
     value: f32,
     code: usize,
 }
 
-impl Default for Best {
+impl Default for BestCode {
     fn default() -> Self {
         Self { value: f32::NEG_INFINITY, code: 0 }
     }
 }
 
-impl Best {
+impl BestCode {
+    /// Takes in the best codeword of a range of higher codes.
+    pub fn merge(&mut self, higher: &Self) {
+        if higher.value > self.value {
+            *self = *higher;
+        }
+    }
+
     /// Takes a block of codewords into account, of which the first is `first_code`.
     #[inline(always)]
     pub(super) fn raise<S: Simd>(&mut self, s: S, first_code: usize, products: &[f32], half_norms: &[f32]) {
@@ -168,8 +187,8 @@ impl Best {
         }
     }
 
-    /// The code: the lowest of those that are equally good.
-    pub(super) fn code(self) -> u16 {
+    /// The code: the lowest of those that are equally good; 0 if there is none.
+    pub fn code(self) -> u16 {
         self.code as u16
     }
 }

@@ -6,12 +6,13 @@
 //! * `score_h(c) = q_h · ĉ_c` for the queries at the fixed relative position,
 //! * `code(k) = argmax_c (k·H)·ĉ_c − ½‖ĉ_c·L_H‖²`, which is the nearest codeword of `k·L_H`, lowest code on ties.
 //!
-//! Both are G + 1 dot products with every codeword in one pass over the table, which is what a decode step pays for.
+//! Both are G + 1 dot products with every codeword in one pass over the table, which is what a decode step pays for. The pass
+//! splits over ranges of codes, and sequences that share a codebook share it.
 //!
 //! | what | shape | dtype |
 //! |---|---|---|
 //! | codewords | `[codes, head_dim]`, 1..=65536 codes | f32 given; stored as f32, f16 or bf16 |
-//! | queries at the relative position, or averaged ones with them | `[queries, head_dim]`, 1 to 32 | f32 |
+//! | queries at the relative position or averaged ones, of one sequence or of all that share the codebook | `[queries, head_dim]` | f32 |
 //! | scores | `[queries, codes]` | f32 |
 //! | keys, **not** rotated | `[n, head_dim]` | f32 |
 //!
@@ -27,16 +28,19 @@ mod encode;
 mod scores;
 mod table;
 
+pub use encode::BestCode;
 pub(crate) use encode::encode;
-pub(crate) use scores::scores;
-use table::Table;
+pub use scores::{Probes, Scratch};
+pub(crate) use scores::{prepare, scores};
+use table::PackedTable;
 
 use crate::{
     dtype::{Dtype, Elements},
     error::{Error, Result, expect_len},
-    kv::{check_codes, check_head_dim, row_width},
+    shape::{check_codes, check_head_dim, row_width},
     simd::MAX_LANES,
 };
+use std::ops::Range;
 
 /// The codewords of one kv head of one layer, with what it takes to find the code of a key.
 #[derive(Debug, Clone)]
@@ -45,7 +49,7 @@ pub struct Codebook {
     codes: usize,
     /// The codewords, `[codes, width]`, less the mean, padded with zeros; ½‖(ĉ − μ)·L_H‖² of each as stored, `[codes]`; the
     /// factor's rows as [`factor_rows`] finds them.
-    table: Table,
+    table: PackedTable,
     /// `[head_dim]`: the mean of the codewords.
     center: Vec<f32>,
 }
@@ -88,7 +92,7 @@ impl Codebook {
         let factor: Vec<f32> =
             rows.flat_map(|(i, row)| &row[..factor_row_len(i, head_dim)]).copied().collect();
         let norms = |rounded: &[f32]| half_norms(rounded, cholesky, head_dim);
-        let table = Table::new(dtype, &factor, &padded, codes, norms)?;
+        let table = PackedTable::new(dtype, &factor, &padded, codes, norms)?;
         let finite = |x: &f32| x.is_finite();
         if !(table.codewords().to_f32().iter().all(finite) && table.half_norms().iter().all(finite)) {
             let got = format!("too large for {dtype}");
@@ -106,7 +110,7 @@ impl Codebook {
     /// # Errors
     /// [`Error::Memory`] if memory runs out; the codebooks are as before then.
     pub fn gather<'b>(books: impl IntoIterator<Item = &'b mut Self>) -> Result<()> {
-        Table::gather(&mut books.into_iter().map(|book| &mut book.table).collect::<Vec<_>>())
+        PackedTable::gather(&mut books.into_iter().map(|book| &mut book.table).collect::<Vec<_>>())
     }
 
     /// How many codewords there are.
@@ -152,24 +156,37 @@ impl Codebook {
         )
     }
 
+    /// Checks queries and keys of a pass.
+    pub(crate) fn check_prepare(&self, queries: &[f32], keys: &[f32]) -> Result<()> {
+        let d = self.head_dim;
+        expect_len("queries", queries.len(), queries.len() / d * d)?;
+        expect_len("newest keys", keys.len(), keys.len() / d * d)
+    }
+
+    /// Checks a pass over some codes.
     pub(crate) fn check_scores(
         &self,
-        queries: &[f32],
-        newest: Option<&[f32]>,
+        backend: &str,
+        probes: &Probes,
+        codes: &Range<usize>,
         scores: &[f32],
-    ) -> Result<usize> {
-        let count = queries.len() / self.head_dim;
-        // Windowed and averaged queries of a group are scored in one pass.
-        if !(1..=32).contains(&count) {
-            let (what, got) = ("queries of a pass over the codewords", count.to_string());
-            return Err(Error::Unsupported { what, got, supported: "1..=32, two for each head of a group" });
+        best: &[BestCode],
+    ) -> Result<()> {
+        if !probes.fit(backend, self) {
+            let (what, got) =
+                ("probes", "made by another backend or for another kind of codebook".to_owned());
+            return Err(Error::Unsupported {
+                what,
+                got,
+                supported: "those made by the same backend for this codebook",
+            });
         }
-        expect_len("queries", queries.len(), count * self.head_dim)?;
-        expect_len("scores", scores.len(), self.codes * count)?;
-        if let Some(key) = newest {
-            expect_len("newest key", key.len(), self.head_dim)?;
+        if codes.start > codes.end || codes.end > self.codes {
+            let need = format!("there are {} codes", self.codes);
+            return Err(Error::Position { position: codes.end, need });
         }
-        Ok(count)
+        expect_len("scores", scores.len(), probes.queries() * codes.len())?;
+        expect_len("best codes", best.len(), probes.keys())
     }
 
     pub(crate) fn check_encode(&self, keys: &[f32], codes: &[u16]) -> Result<()> {

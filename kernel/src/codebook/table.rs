@@ -3,10 +3,9 @@
 use crate::{
     dtype::{Dtype, Element, Elements},
     error::Result,
-    memory::reserve,
+    memory::{Pages, Reservation},
 };
 use half::{bf16, f16};
-use memmap2::MmapMut;
 use std::{ops::Range, sync::Arc};
 
 /// Where the parts of a table begin, and where a table may.
@@ -14,9 +13,9 @@ const ALIGN: usize = 64;
 
 /// The factor, the half norms and the codewords: in the order in which a pass goes through them.
 #[derive(Debug, Clone)]
-pub(super) struct Table {
+pub(super) struct PackedTable {
     dtype: Dtype,
-    memory: Arc<MmapMut>,
+    memory: Arc<Reservation>,
     /// Bytes from the beginning of the memory.
     at: usize,
     factor: Range<usize>,
@@ -24,7 +23,7 @@ pub(super) struct Table {
     codewords: Range<usize>,
 }
 
-impl Table {
+impl PackedTable {
     /// Rounds `codewords` to `dtype`; `half_norms` computes theirs, of which there are `codes`, from the rounded ones.
     pub(super) fn new(
         dtype: Dtype,
@@ -41,15 +40,16 @@ impl Table {
         };
         let (of_factor, of_norms) = (place(size_of_val(factor)), place(codes * size_of::<f32>()));
         let of_codewords = place(codewords.len() * dtype.size());
-        let mut memory = reserve(end)?;
-        memory[of_factor.clone()].copy_from_slice(bytemuck::cast_slice(factor));
+        let mut memory = Reservation::new(end, Pages::Huge)?;
+        let bytes = memory.bytes_mut();
+        bytes[of_factor.clone()].copy_from_slice(bytemuck::cast_slice(factor));
         match dtype {
-            Dtype::F32 => write::<f32>(&mut memory[of_codewords.clone()], codewords),
-            Dtype::F16 => write::<f16>(&mut memory[of_codewords.clone()], codewords),
-            Dtype::Bf16 => write::<bf16>(&mut memory[of_codewords.clone()], codewords),
+            Dtype::F32 => write::<f32>(&mut bytes[of_codewords.clone()], codewords),
+            Dtype::F16 => write::<f16>(&mut bytes[of_codewords.clone()], codewords),
+            Dtype::Bf16 => write::<bf16>(&mut bytes[of_codewords.clone()], codewords),
         }
-        let rounded = see(dtype, &memory[of_codewords.clone()]).to_f32();
-        memory[of_norms.clone()].copy_from_slice(bytemuck::cast_slice(&half_norms(&rounded)));
+        let rounded = see(dtype, &bytes[of_codewords.clone()]).to_f32();
+        bytes[of_norms.clone()].copy_from_slice(bytemuck::cast_slice(&half_norms(&rounded)));
         let memory = Arc::new(memory);
         Ok(Self { dtype, memory, at: 0, factor: of_factor, half_norms: of_norms, codewords: of_codewords })
     }
@@ -67,7 +67,7 @@ impl Table {
     }
 
     fn part(&self, part: &Range<usize>) -> &[u8] {
-        &self.memory[self.at + part.start..self.at + part.end]
+        &self.memory.bytes()[self.at + part.start..self.at + part.end]
     }
 
     /// All bytes, the gaps between the parts included.
@@ -77,8 +77,9 @@ impl Table {
 
     /// Moves tables into one piece of memory, one behind the other.
     pub(super) fn gather(tables: &mut [&mut Self]) -> Result<()> {
-        let mut memory = reserve(tables.iter().map(|table| table.bytes().len()).sum())?;
-        let mut rest = &mut memory[..];
+        let all = tables.iter().map(|table| table.bytes().len()).sum();
+        let mut memory = Reservation::new(all, Pages::Huge)?;
+        let mut rest = memory.bytes_mut();
         for table in tables.iter() {
             let (to, others) = rest.split_at_mut(table.bytes().len());
             to.copy_from_slice(table.bytes());

@@ -1,14 +1,16 @@
 //! What a step attends to, and how it estimates what it does not.
 
 use crate::{
+    dtype::Dtype,
     elementwise::Rotation,
-    error::{Error, Result},
+    error::{Error, Result, expect_len},
+    store::{Layout, Store},
 };
 use std::ops::Range;
 
-/// How what is not attended is estimated from its codes, see [`crate::tail`]: which score stands for those of a code's tokens.
+/// How what is not attended is estimated from its codes, see [`crate::estimate`]: which score stands for those of a code's tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tail {
+pub enum Estimate {
     /// Not at all, as in the paper.
     Off,
     /// By the score that retrieval goes by: as if all tokens were at the fixed relative position.
@@ -19,7 +21,7 @@ pub enum Tail {
     Averaged,
 }
 
-impl Tail {
+impl Estimate {
     /// Whether there is an estimate.
     pub const fn is_on(self) -> bool {
         !matches!(self, Self::Off)
@@ -38,14 +40,14 @@ pub struct Sparsity {
     /// How what is not attended is estimated: it is, by the scores that are there, unless told otherwise. On the demo model the attention
     /// output is then 1.7 to 3.3 times closer to dense attention's for a quarter more time at most, and at 1% retrieved
     /// closer in less time than without at 3%. Averaged scores are always closer still, 1.8 to 8 times closer than without, but not the
-    /// default: with them a step takes 1.23 to 1.40 times as long, and 1.3 is what the estimate was to cost (docs/tail.md,
+    /// default: with them a step takes 1.23 to 1.40 times as long, and 1.3 is what the estimate was to cost (docs/estimate.md,
     /// docs/benchmarks.md).
-    pub tail: Tail,
+    pub estimate: Estimate,
 }
 
 impl Default for Sparsity {
     fn default() -> Self {
-        Self { retrieve: 0.03, window: 64, sinks: 8, tail: Tail::Fixed }
+        Self { retrieve: 0.03, window: 64, sinks: 8, estimate: Estimate::Fixed }
     }
 }
 
@@ -63,7 +65,21 @@ impl Sparsity {
     /// What turns queries into [`averaged`](crate::decode::StepInput::averaged_queries) ones in a context of `tokens`, for a model's
     /// inverse frequencies, `[head_dim / 2]`; nothing, if those are not asked for.
     pub fn averaged_rotation(&self, tokens: usize, frequencies: &[f64]) -> Option<Rotation> {
-        (self.tail == Tail::Averaged).then(|| Rotation::averaged(self.distances(tokens), frequencies))
+        (self.estimate == Estimate::Averaged).then(|| Rotation::averaged(self.distances(tokens), frequencies))
+    }
+
+    /// Checks that the sparsity makes sense, and that it is the one a store was laid out for.
+    pub(crate) fn check_store(&self, store: &Store) -> Result<()> {
+        self.check()?;
+        let layout = store.layout();
+        expect_len("window of the store", layout.window, self.window)?;
+        // A store has no more sinks than it may have tokens.
+        expect_len("sinks of the store", layout.sinks, self.sinks.min(store.capacity()))
+    }
+
+    /// What a store keeps that is decoded in this way.
+    pub const fn layout(&self, dtype: Dtype, head_dim: usize, codes: usize) -> Layout {
+        Layout { dtype, head_dim, codes, window: self.window, sinks: self.sinks }
     }
 
     /// Checks the share, which must be a number from 0 on; 1 and above attend to everything.

@@ -2,10 +2,13 @@
 
 use super::Inputs;
 use crate::{
-    ahead::{Nothing, Onward},
     dtype::Element,
-    simd::{LockStep, MAX_LANES, Simd},
-    tile::{accumulate, reduce, with_tile_width},
+    microkernel::{
+        dot::{accumulate, reduce, with_tile_width},
+        prefetch::{NoPrefetch, Stream},
+        walk::LockStep,
+    },
+    simd::{MAX_LANES, Simd},
 };
 
 /// Bytes of a row that the first cache is asked for ahead; the second one is asked for the next tile of rows.
@@ -58,9 +61,9 @@ fn tile_products<S: Simd, T: Element, const R: usize, const H: usize>(
 ) -> [[f32; R]; H] {
     let (len, step) = (rows[0].len(), 2 * S::LANES);
     let mut sums = [[s.splat(0.0); R]; H];
-    let mut ahead = Onward { near: NEAR, far: R * len * size_of::<T>() };
+    let mut ahead = Stream { near: NEAR, far: R * len * size_of::<T>() };
     for (i, (rows, [operands])) in LockStep::new(rows, [operands], len / step, (step, H * step)).enumerate() {
-        accumulate::<S, T, Onward, R, H, true>(s, &mut sums, rows, operands, &mut ahead, i * step);
+        accumulate::<S, T, Stream, R, H, true>(s, &mut sums, rows, operands, &mut ahead, i * step);
     }
     let whole = len / step * step;
     if whole < len {
@@ -71,7 +74,7 @@ fn tile_products<S: Simd, T: Element, const R: usize, const H: usize>(
             *block = &padded[..step];
         }
         let operands = &operands[whole * H..];
-        accumulate::<S, T, Nothing, R, H, true>(s, &mut sums, row_blocks, operands, &mut Nothing, 0);
+        accumulate::<S, T, NoPrefetch, R, H, true>(s, &mut sums, row_blocks, operands, &mut NoPrefetch, 0);
     }
     reduce(s, sums)
 }

@@ -3,21 +3,12 @@
 use crate::{
     dtype::{Dtype, Element},
     error::Result,
-    lanes::{Row, pack, packed_len},
-    memory::{Aligned, Pages},
+    memory::{Aligned, PagedFloats},
+    microkernel::broadcast::{Row, pack, packed_len},
+    microkernel::dot::{operand_len, prepare_queries},
+    precision::Precision,
     simd::Simd,
-    tile::{operand_len, prepare_queries},
 };
-
-/// How exactly a product sees its inputs. It matters only beside bf16 weights on CPUs that multiply bf16.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Precision {
-    /// As the sum of two bf16 numbers, 16 significant bits: for replays and comparisons.
-    #[default]
-    Full,
-    /// Rounded to bf16, as bf16 models are run everywhere else: twice as fast where arithmetic is what bounds.
-    Rounded,
-}
 
 /// Input vectors of products with weights of one storage type, made by [`Kernels::prepare`](crate::Kernels::prepare)
 /// and used by the same backend.
@@ -27,7 +18,7 @@ pub struct Inputs {
     pub(super) dtype: Dtype,
     pub(super) count: usize,
     pub(super) cols: usize,
-    /// Steps of a pair in a panel, see [`crate::lanes`].
+    /// Steps of a pair in a panel, see `microkernel/broadcast.rs`.
     pub(super) steps: usize,
     pub(super) values: Values,
 }
@@ -36,8 +27,8 @@ pub struct Inputs {
 pub(super) enum Values {
     /// A tile in operand form, `[count, operand_len(cols)]`.
     Few(Aligned),
-    /// Panels of lanes, see [`crate::lanes`].
-    Many(Pages),
+    /// Panels of lanes, see `microkernel/broadcast.rs`.
+    Many(PagedFloats),
 }
 
 impl Inputs {
@@ -69,7 +60,7 @@ pub(crate) fn prepare<S: Simd, T: Element, R: Row>(
         prepare_queries::<S, T>(s, inputs.chunks_exact(cols.max(1)), 1.0, &mut operands);
         Values::Few(operands)
     } else {
-        let mut panels = Pages::zeros(packed_len::<S>(count, cols, steps))?;
+        let mut panels = PagedFloats::zeros(packed_len::<S>(count, cols, steps))?;
         pack::<S, R>(s, inputs, cols, steps, &mut panels);
         Values::Many(panels)
     };

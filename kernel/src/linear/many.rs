@@ -3,8 +3,8 @@
 use super::Inputs;
 use crate::{
     dtype::Element,
-    lanes::{Row, multiply_lanes, panel_lanes, store_tile},
     memory::Aligned,
+    microkernel::broadcast::{Row, multiply_lanes, panel_lanes, store_tile},
     simd::{MAX_LANES, Simd},
 };
 use std::ops::Range;

@@ -12,7 +12,7 @@
 //! Relative error below 1e-6·√cols of Σ|w·x|; the BF16 instructions see inputs as [`Precision`] says.
 //!
 //! Up to five inputs (four on some backends) every weight is read once, which is the whole cost, and each tile of
-//! rows goes over all of them. For more, a lane is an input and weights are taken one by one (`lanes.rs`). Callers
+//! rows goes over all of them. For more, a lane is an input and weights are taken one by one (`microkernel/broadcast.rs`). Callers
 //! spread a product over threads by ranges of [`rows_per_task`] rows ([`Matrix::row_range`]); no number depends on how many,
 //! as long as they are a multiple of 64.
 
@@ -20,13 +20,15 @@ mod few;
 mod inputs;
 mod many;
 
+pub use crate::precision::Precision;
+pub use inputs::Inputs;
 use inputs::Values;
 pub(crate) use inputs::prepare;
-pub use inputs::{Inputs, Precision};
 
 use crate::{
-    dtype::{Dtype, Elements},
+    dtype::{Dtype, Element, Elements},
     error::{Error, Result, expect_len},
+    microkernel::broadcast::Row,
     simd::Simd,
 };
 use half::{bf16, f16};
@@ -106,15 +108,16 @@ pub(crate) fn prepare_for<S: Simd>(
     precision: Precision,
 ) -> Result<Inputs> {
     match dtype {
-        Dtype::F32 => prepare::<S, f32, f32>(s, inputs, cols, dtype, precision),
-        Dtype::F16 => prepare::<S, f16, f32>(s, inputs, cols, dtype, precision),
+        Dtype::F32 => prepare::<S::Plain, f32, f32>(s.plain(), inputs, cols, dtype, precision),
+        Dtype::F16 => prepare::<S::Plain, f16, f32>(s.plain(), inputs, cols, dtype, precision),
         Dtype::Bf16 if S::MULTIPLIES_BF16 => prepare::<S, bf16, bf16>(s, inputs, cols, dtype, precision),
         Dtype::Bf16 => prepare::<S, bf16, f32>(s, inputs, cols, dtype, precision),
     }
 }
 
 pub(crate) fn check_product<S: Simd>(weights: &Matrix<'_>, inputs: &Inputs, out: &[f32]) -> Result<()> {
-    if (inputs.backend, inputs.dtype) != (S::NAME, weights.elements.dtype()) {
+    let name = if weights.elements.dtype() == Dtype::Bf16 { S::NAME } else { <S::Plain as Simd>::NAME };
+    if (inputs.backend, inputs.dtype) != (name, weights.elements.dtype()) {
         return Err(Error::Unsupported {
             what: "prepared inputs",
             got: format!("made by {} for {} weights", inputs.backend, inputs.dtype),
@@ -135,19 +138,34 @@ pub(crate) fn product<S: Simd>(s: S, weights: Matrix<'_>, inputs: &Inputs, out: 
     if inputs.count == 0 || weights.rows == 0 {
         return;
     }
-    match (weights.elements, &inputs.values) {
-        (Elements::F32(elements), Values::Few(operands)) => few::product(s, elements, inputs, operands, out),
-        (Elements::F16(elements), Values::Few(operands)) => few::product(s, elements, inputs, operands, out),
-        (Elements::Bf16(elements), Values::Few(operands)) => few::product(s, elements, inputs, operands, out),
-        (Elements::F32(elements), Values::Many(panels)) => many::product(s, elements, inputs, panels, out),
-        (Elements::F16(elements), Values::Many(panels)) => {
-            many::product_widened(s, elements, inputs, panels, out);
-        }
-        (Elements::Bf16(elements), Values::Many(panels)) if S::MULTIPLIES_BF16 => {
-            many::product(s, elements, inputs, panels, out);
-        }
-        (Elements::Bf16(elements), Values::Many(panels)) => {
-            many::product_widened(s, elements, inputs, panels, out);
-        }
+    match weights.elements {
+        Elements::F32(elements) => product_as_stored(s.plain(), elements, inputs, out),
+        Elements::F16(elements) => product_widened(s.plain(), elements, inputs, out),
+        Elements::Bf16(elements) if S::MULTIPLIES_BF16 => product_as_stored(s, elements, inputs, out),
+        Elements::Bf16(elements) => product_widened(s, elements, inputs, out),
     }
+}
+
+/// A product with weights that many inputs are multiplied with as they are.
+#[inline(never)]
+fn product_as_stored<S: Simd, T: Row>(s: S, elements: &[T], inputs: &Inputs, out: &mut [f32]) {
+    s.vectorize(
+        #[inline(always)]
+        || match &inputs.values {
+            Values::Few(operands) => few::product(s, elements, inputs, operands, out),
+            Values::Many(panels) => many::product(s, elements, inputs, panels, out),
+        },
+    );
+}
+
+/// A product with weights that are widened to f32 for many inputs.
+#[inline(never)]
+fn product_widened<S: Simd, T: Element>(s: S, elements: &[T], inputs: &Inputs, out: &mut [f32]) {
+    s.vectorize(
+        #[inline(always)]
+        || match &inputs.values {
+            Values::Few(operands) => few::product(s, elements, inputs, operands, out),
+            Values::Many(panels) => many::product_widened(s, elements, inputs, panels, out),
+        },
+    );
 }

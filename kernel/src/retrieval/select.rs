@@ -44,8 +44,23 @@ struct Collected {
 
 /// Raises `prefixes`, `[codes]`, to all of the tokens of the codes that a head with these `scores` takes whole, and
 /// describes the rest in `boundary`. `counts` are the codes' tokens; `take` is above 0 and below their sum.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn select<S: Simd>(
+    s: S,
+    scores: &[f32],
+    counts: &[u32],
+    take: u32,
+    prefixes: &mut [u32],
+    boundary: &mut Boundary,
+) {
+    s.vectorize(
+        #[inline(always)]
+        || select_here(s, scores, counts, take, prefixes, boundary),
+    );
+}
+
+#[inline(always)]
+fn select_here<S: Simd>(
     s: S,
     scores: &[f32],
     counts: &[u32],

@@ -78,8 +78,8 @@ struct Report {
     kv_bytes_read_share: Option<f64>,
     kv_bytes_read: u64,
     kv_bytes_dense: u64,
-    /// Codes whose sums of values were read over those that sums are kept of; nothing without an estimate of what is not attended.
-    tail_codes_read_share: Option<f64>,
+    /// Bytes of sums of values, read to estimate what is not attended.
+    estimate_bytes_read: u64,
     attention: &'static str,
     backend: &'static str,
     kv_dtype: String,
@@ -187,7 +187,7 @@ impl Generate {
             kv_bytes_read_share: read.bytes_share(),
             kv_bytes_read: read.bytes(),
             kv_bytes_dense: read.dense_bytes,
-            tail_codes_read_share: read.tail_codes_share(),
+            estimate_bytes_read: read.estimate_bytes,
             attention: loaded.attention.name(),
             backend: loaded.model.kernels().name(),
             kv_dtype: session.cache().dtype().to_string(),
@@ -210,11 +210,9 @@ fn say_report(report: &Report) {
         report.threads
     ));
     if let (Some(attended), Some(bytes)) = (report.attended_share, report.kv_bytes_read_share) {
-        let tail = report.tail_codes_read_share.map_or_else(String::new, |share| {
-            format!(", estimated the rest from {:.1}% of the codes", 100.0 * share)
-        });
+        let rest = if report.estimate_bytes_read > 0 { " and estimated the rest" } else { "" };
         say(&format!(
-            "attended {:.1}% of the context{tail}; read {} of KV rows, codewords and sums, {:.1}% of what dense attention reads",
+            "attended {:.1}% of the context{rest}; read {} of KV rows, codewords and sums, {:.1}% of what dense attention reads",
             100.0 * attended,
             human_bytes(report.kv_bytes_read as f64),
             100.0 * bytes

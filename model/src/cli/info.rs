@@ -7,7 +7,7 @@ use super::{
     output::{human_bytes, print, print_json},
 };
 use a2ats_model::{
-    cache::{index_bytes, kv_bytes, tail_bytes},
+    cache::{index_bytes, kv_bytes, sum_bytes},
     codebooks::fingerprint,
     session::{available_memory, longest_context},
 };
@@ -54,7 +54,7 @@ struct Facts {
     /// Bytes of codes and posting lists at that context.
     index_bytes: u128,
     /// Bytes of sums of values at that context, where what is not attended is estimated.
-    tail_bytes: u128,
+    sum_bytes: u128,
     memory_available: Option<u64>,
 }
 
@@ -114,11 +114,11 @@ impl Info {
                 .codebooks
                 .as_ref()
                 .map_or(0, |books| index_bytes(config, books.most_codes(), context)),
-            tail_bytes: loaded
+            sum_bytes: loaded
                 .codebooks
                 .as_ref()
-                .filter(|_| loaded.attention.has_tail())
-                .map_or(0, |books| tail_bytes(config, self.model.kv_dtype, books.most_codes(), context)),
+                .filter(|_| loaded.attention.has_estimate())
+                .map_or(0, |books| sum_bytes(config, self.model.kv_dtype, books.most_codes(), context)),
             memory_available: available_memory(),
         }
     }
@@ -175,7 +175,7 @@ fn describe(facts: &Facts) -> String {
             human_bytes(facts.kv_bytes as f64),
             facts.kv_dtype,
             human_bytes(facts.index_bytes as f64),
-            human_bytes(facts.tail_bytes as f64),
+            human_bytes(facts.sum_bytes as f64),
             facts.memory_available.map_or("an unknown amount".to_owned(), |bytes| human_bytes(bytes as f64))
         ),
     );

@@ -2,7 +2,7 @@
 
 use a2ats_kernel::{
     Dtype,
-    decode::{Sparsity, Tail},
+    decode::{Estimate, Sparsity},
 };
 use a2ats_model::{Attention, Error, Result, sample::SamplingOptions};
 use clap::{Args, ValueEnum};
@@ -39,8 +39,8 @@ pub(super) struct ModelOptions {
 
     /// Estimate what is not attended from sums of values by code: attention comes closer to dense, on the demo model 1.7 to 3.3
     /// times, for a quarter more time at most. With it, --retrieve 0.01 is faster than 0.03 without, and closer too.
-    #[arg(long, value_enum, default_value_t = TailName::On)]
-    tail: TailName,
+    #[arg(long, value_enum, default_value_t = EstimateName::On)]
+    estimate: EstimateName,
 
     /// Storage type of the KV cache: bf16, f16 or f32.
     #[arg(long, value_name = "DTYPE", default_value = "bf16")]
@@ -63,7 +63,7 @@ enum AttentionName {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum TailName {
+enum EstimateName {
     /// With the scores that retrieval goes by.
     On,
     /// With scores averaged over the distances of the context: closer still, for about a tenth more time.
@@ -75,12 +75,12 @@ enum TailName {
 impl ModelOptions {
     /// How to attend, given whether there are codebooks.
     pub(super) fn attention(&self, has_codebooks: bool) -> Result<Attention> {
-        let tail = match self.tail {
-            TailName::On => Tail::Fixed,
-            TailName::Averaged => Tail::Averaged,
-            TailName::Off => Tail::Off,
+        let estimate = match self.estimate {
+            EstimateName::On => Estimate::Fixed,
+            EstimateName::Averaged => Estimate::Averaged,
+            EstimateName::Off => Estimate::Off,
         };
-        let sparsity = Sparsity { retrieve: self.retrieve, window: self.window, sinks: self.sinks, tail };
+        let sparsity = Sparsity { retrieve: self.retrieve, window: self.window, sinks: self.sinks, estimate };
         if sparsity.check().is_err() {
             return Err(Error::Usage(format!(
                 "--retrieve {} --window {}: give a share from 0 on and a window of at least 1",

@@ -14,10 +14,10 @@ pub use table::write_table;
 
 use a2ats_kernel::{
     Codebook, Dtype, Kernels,
-    attention::{Partial, Selection},
-    decode::{HeadIndex, Sparsity, StepInput, StepScratch, Tail, attend_rest, choose_rows},
+    attention::{self, Partial},
+    decode::{Choice, Estimate, Sparsity, StepInput, StepScratch, decode_step},
     elementwise::Rotation,
-    kv::KvRows,
+    store::Store,
 };
 use a2ats_model::{Codebooks, Llama, Result};
 use rayon::prelude::*;
@@ -33,7 +33,7 @@ pub struct Way {
     /// Share of the context that each query head retrieves.
     pub retrieve: f64,
     /// How the rest is estimated.
-    pub tail: Tail,
+    pub estimate: Estimate,
 }
 
 /// What came of it in one layer.
@@ -65,7 +65,7 @@ struct Sum {
 /// As the kernels.
 pub fn measure(model: &Llama, books: &Codebooks, projections: &Projections, way: Way) -> Result<Vec<Figure>> {
     let config = model.config();
-    let sparsity = Sparsity { retrieve: way.retrieve, tail: way.tail, ..Sparsity::default() };
+    let sparsity = Sparsity { retrieve: way.retrieve, estimate: way.estimate, ..Sparsity::default() };
     let of_layer = |layer: usize| {
         let heads: Vec<Sum> = (0..config.num_key_value_heads)
             .into_par_iter()
@@ -95,8 +95,9 @@ fn of_head(
     let frequencies = model.config().rope_frequencies();
     let relative = Rotation::new(books.relative_position(), &frequencies);
     let before = projections.tokens() - DECODED;
-    let (mut rows, mut index) = prefilled(kernels, book, of_head, before, sparsity, &frequencies)?;
-    let mut scratch = StepScratch::default();
+    let mut store = prefilled(kernels, book, of_head, before, sparsity, &frequencies)?;
+    let (mut scratch, mut all) = (StepScratch::default(), Choice::default());
+    let (mut of_attention, mut dense) = (attention::Scratch::default(), Partial::default());
     let scale = 1.0 / (d as f32).sqrt();
     let mut sum = Sum::default();
     for position in before..projections.tokens() {
@@ -119,29 +120,25 @@ fn of_head(
             rotated_key: &rotated_key,
             value,
         };
-        let choice = choose_rows(kernels, book, &mut rows, &mut index, &input, &mut scratch)?;
-        let attend = |selection: &Selection<'_>| {
-            let mut out = Partial::default();
-            kernels.attend(rows.rows(), selection, &queries, scale, &mut out)?;
-            Ok::<_, a2ats_model::Error>(out)
-        };
-        let mut sparse = attend(&Selection::Positions(scratch.positions()))?;
-        let codes = attend_rest(kernels, rows.rows(), &index, scale, &scratch, &mut sparse)?;
-        let dense = attend(&Selection::Range(0..rows.len()))?;
         let (mut got, mut want) = (vec![0.0; queries.len()], vec![0.0; queries.len()]);
-        sparse.finish(&mut got)?;
+        let amount =
+            decode_step(kernels, book, &mut store, &sparsity, &input, scale, &mut scratch, &mut got)?;
+        let rows = all.choose_all(&store).attended;
+        all.attend(kernels, &store, 0..rows, &queries, scale, &mut of_attention, &mut dense)?;
         dense.finish(&mut want)?;
         for (got, want) in got.iter().zip(&want) {
             sum.difference += f64::from(got - want).powi(2);
             sum.dense += f64::from(*want).powi(2);
         }
-        let sums = index.sums().map_or(0, |sums| codes * sums.slot_bytes());
-        sum.bytes += (choice.attended * rows.row_bytes() + book.table_bytes() + sums) as f64;
+        let choice = scratch.choice();
+        let estimate = if choice.leaves() { choice.estimate_bytes(&store) } else { 0 };
+        let rows = amount.attended * store.layout().row_bytes();
+        sum.bytes += (rows + book.table_bytes() + estimate) as f64;
     }
     Ok(sum)
 }
 
-/// Rows and index as prefill leaves them.
+/// What prefill leaves behind.
 fn prefilled(
     kernels: &dyn Kernels,
     book: &Codebook,
@@ -149,17 +146,16 @@ fn prefilled(
     tokens: usize,
     sparsity: Sparsity,
     frequencies: &[f64],
-) -> Result<(KvRows, HeadIndex)> {
+) -> Result<Store> {
     let d = book.head_dim();
-    let mut rows = KvRows::new(Dtype::Bf16, d, tokens + DECODED)?;
-    let mut index = HeadIndex::new(book.codes(), sparsity)?;
+    let mut store = Store::new(sparsity.layout(Dtype::Bf16, d, book.codes()), tokens + DECODED)?;
     let mut keys = head.keys[..tokens * d].to_vec();
     let mut codes = vec![0; tokens];
     kernels.encode(book, &keys, &mut codes)?;
     for (position, key) in keys.chunks_exact_mut(d).enumerate() {
         kernels.rotate(key, &Rotation::new(position, frequencies))?;
     }
-    rows.append(&keys, &head.values[..tokens * d])?;
-    index.append(&codes);
-    Ok((rows, index))
+    store.append(&keys, &head.values[..tokens * d], &codes)?;
+    store.sort(kernels)?;
+    Ok(store)
 }

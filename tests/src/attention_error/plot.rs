@@ -1,7 +1,7 @@
 //! The figures as a picture: a panel per context and layer, error over bytes, both in powers.
 
 use super::Figure;
-use a2ats_kernel::decode::Tail;
+use a2ats_kernel::decode::Estimate;
 use plotters::{
     coord::{Shift, combinators::LogCoord},
     prelude::*,
@@ -73,11 +73,12 @@ fn draw_panel(
     codewords.sort_unstable();
     codewords.dedup();
     for (codewords, colour) in codewords.into_iter().zip(COLOURS) {
-        for tail in [Tail::Off, Tail::Fixed, Tail::Averaged] {
-            let of_line = figures.iter().filter(|f| f.way.codewords == codewords && f.way.tail == tail);
+        for estimate in [Estimate::Off, Estimate::Fixed, Estimate::Averaged] {
+            let of_line =
+                figures.iter().filter(|f| f.way.codewords == codewords && f.way.estimate == estimate);
             let points: Vec<(f64, f64)> =
                 of_line.map(|f| (f.bytes / 1024.0, f.error.clamp(ERRORS.start, ERRORS.end))).collect();
-            draw_line(&mut chart, &points, colour, tail, codewords)?;
+            draw_line(&mut chart, &points, colour, estimate, codewords)?;
         }
     }
     if with_legend {
@@ -97,13 +98,13 @@ fn draw_line(
     chart: &mut Chart<'_, '_>,
     points: &[(f64, f64)],
     colour: RGBColor,
-    tail: Tail,
+    estimate: Estimate,
     codewords: usize,
 ) -> Result<(), Box<dyn Error>> {
-    let (width, of) = match tail {
-        Tail::Off => (1, ""),
-        Tail::Fixed => (3, ", with tail"),
-        Tail::Averaged => (1, ", with averaged tail"),
+    let (width, of) = match estimate {
+        Estimate::Off => (1, ""),
+        Estimate::Fixed => (3, ", with estimate"),
+        Estimate::Averaged => (1, ", with averaged estimate"),
     };
     let style = colour.stroke_width(width);
     let name = format!("{codewords} codewords{of}");
@@ -111,7 +112,7 @@ fn draw_line(
         .draw_series(LineSeries::new(points.iter().copied(), style))?
         .label(name)
         .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], style));
-    if tail == Tail::Off {
+    if estimate == Estimate::Off {
         let ring = |&point: &(f64, f64)| Circle::new(point, 2, style);
         chart.draw_series(points.iter().map(ring))?;
     }

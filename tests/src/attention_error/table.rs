@@ -1,7 +1,7 @@
 //! The figures as text.
 
 use super::{Figure, Way};
-use a2ats_kernel::decode::Tail;
+use a2ats_kernel::decode::Estimate;
 use std::fmt::Write;
 
 /// A Markdown table per context: rows are shares and codewords, columns layers, each without the estimate, with it, and with averaged
@@ -16,12 +16,13 @@ pub fn write_table(figures: &[Figure]) -> String {
         // Writing to a string cannot fail.
         let _ = write!(out, "\n{tokens} tokens\n\n| codewords | retrieved |");
         for layer in 0..layers {
-            let _ = write!(out, " layer {layer} | with tail | averaged |");
+            let _ = write!(out, " layer {layer} | with estimate | averaged |");
         }
-        let _ = write!(out, " KiB read | with tail |\n|---|---|{}---|---|\n", "---|---|---|".repeat(layers));
+        let _ =
+            write!(out, " KiB read | with estimate |\n|---|---|{}---|---|\n", "---|---|---|".repeat(layers));
         let ways = here
             .iter()
-            .filter(|figure| figure.layer == 0 && figure.way.tail == Tail::Off)
+            .filter(|figure| figure.layer == 0 && figure.way.estimate == Estimate::Off)
             .map(|figure| figure.way);
         for way in ways {
             row(&mut out, &here, way, layers);
@@ -32,16 +33,16 @@ pub fn write_table(figures: &[Figure]) -> String {
 
 fn row(out: &mut String, figures: &[&Figure], way: Way, layers: usize) {
     let _ = write!(out, "| {} | {}% |", way.codewords, (way.retrieve * 1e4).round() / 100.0);
-    let of = |layer: usize, tail: Tail| {
-        figures.iter().find(|figure| figure.layer == layer && figure.way == Way { tail, ..way })
+    let of = |layer: usize, estimate: Estimate| {
+        figures.iter().find(|figure| figure.layer == layer && figure.way == Way { estimate, ..way })
     };
     for layer in 0..layers {
-        for tail in [Tail::Off, Tail::Fixed, Tail::Averaged] {
-            let _ = write!(out, " {:.3} |", of(layer, tail).map_or(f64::NAN, |figure| figure.error));
+        for estimate in [Estimate::Off, Estimate::Fixed, Estimate::Averaged] {
+            let _ = write!(out, " {:.3} |", of(layer, estimate).map_or(f64::NAN, |figure| figure.error));
         }
     }
-    for tail in [Tail::Off, Tail::Fixed] {
-        let bytes: f64 = (0..layers).filter_map(|layer| of(layer, tail)).map(|figure| figure.bytes).sum();
+    for estimate in [Estimate::Off, Estimate::Fixed] {
+        let bytes: f64 = (0..layers).filter_map(|layer| of(layer, estimate)).map(|figure| figure.bytes).sum();
         let _ = write!(out, " {:.0} |", bytes / layers as f64 / 1024.0);
     }
     out.push('\n');

@@ -1,7 +1,7 @@
 //! Measures how far sparse attention is from dense attention by what it reads, with and without the estimate of the rest, on the
-//! demo model: what docs/tail.svg and docs/tail.md show.
+//! demo model: what docs/estimate.svg and docs/estimate.md show.
 
-use a2ats_kernel::{Dtype, clustering::CpuClusterer, decode::Tail, select};
+use a2ats_kernel::{Dtype, clustering::CpuClusterer, decode::Estimate, select};
 use a2ats_model::{
     Codebooks, Error, Llama, Result,
     calibrate::{self, calibrate, text::Collector},
@@ -19,7 +19,7 @@ use std::{
 /// Measure how far sparse attention is from dense attention, by what it reads, with and without an estimate of the rest.
 ///
 /// Makes codebooks of each size from the demo model's own ledgers (some minutes), decodes the ends of other ledgers, and writes
-/// a table (tail.md) and a picture (tail.svg).
+/// a table (estimate.md) and a picture (estimate.svg).
 #[derive(Parser)]
 struct Arguments {
     /// Folder to write to.
@@ -63,14 +63,19 @@ fn run(arguments: &Arguments) -> std::result::Result<(), Box<dyn std::error::Err
         let projections = Projections::new(&model, &context(&tokenizer, tokens)?)?;
         for (books, &codewords) in books.iter().zip(&arguments.codewords) {
             for &retrieve in &arguments.shares {
-                for tail in [Tail::Off, Tail::Fixed, Tail::Averaged] {
-                    figures.extend(measure(&model, books, &projections, Way { codewords, retrieve, tail })?);
+                for estimate in [Estimate::Off, Estimate::Fixed, Estimate::Averaged] {
+                    figures.extend(measure(
+                        &model,
+                        books,
+                        &projections,
+                        Way { codewords, retrieve, estimate },
+                    )?);
                 }
             }
         }
     }
-    std::fs::write(arguments.out.join("tail.md"), page(&figures))?;
-    draw(&figures, &arguments.out.join("tail.svg"))
+    std::fs::write(arguments.out.join("estimate.md"), page(&figures))?;
+    draw(&figures, &arguments.out.join("estimate.svg"))
 }
 
 /// Codebooks from the first ledgers of another seed.
@@ -110,9 +115,9 @@ fn page(figures: &[Figure]) -> String {
          # Error of the attention output by what is read\n\n\
          ‖sparse − dense‖ / ‖dense‖ over the attention outputs of a layer of the demo model, for the last 32 tokens of \
          ledgers, all layers with the inputs that dense attention gives them; bytes are those of rows in bf16, codewords in \
-         f16 and quantized sums of values, of a layer and step. “Tail” is the estimate of the rest, “averaged” the \
+         f16 and quantized sums of values, of a layer and step. “Estimate” is that of the rest, “averaged” the \
          one by scores averaged over all distances, which reads as much.\n\n\
-         ![Error over bytes](tail.svg)\n{}",
+         ![Error over bytes](estimate.svg)\n{}",
         write_table(figures)
     )
 }

@@ -1,6 +1,6 @@
 //! Replays a golden folder on every available backend and prints how far each is from what was recorded.
 
-use a2ats_kernel::{Dtype, available, decode::Tail};
+use a2ats_kernel::{Dtype, available, decode::Estimate};
 use a2ats_tests::{
     golden::Golden,
     replay::{Outcome, Storage, replay},
@@ -25,7 +25,7 @@ struct Arguments {
     codeword_dtype: Dtype,
     /// Estimate what is not attended, and compare with expected_tail.safetensors.
     #[arg(long)]
-    tail: bool,
+    estimate: bool,
 }
 
 fn main() -> ExitCode {
@@ -42,10 +42,10 @@ fn main() -> ExitCode {
 fn outcomes(arguments: &Arguments) -> Result<Vec<Outcome>, String> {
     let golden = Golden::load(&arguments.folder)?;
     let storage = Storage { kv: arguments.kv_dtype, codewords: arguments.codeword_dtype };
-    let tail = if arguments.tail { Tail::Fixed } else { Tail::Off };
+    let estimate = if arguments.estimate { Estimate::Fixed } else { Estimate::Off };
     available()
         .into_iter()
-        .map(|kernels| replay(&golden, kernels, storage, tail).map_err(|error| error.to_string()))
+        .map(|kernels| replay(&golden, kernels, storage, estimate).map_err(|error| error.to_string()))
         .collect()
 }
 

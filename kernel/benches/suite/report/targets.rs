@@ -16,8 +16,8 @@ enum Threads {
 const RATIOS: [(&str, Threads, [f64; 3]); 7] = [
     ("dense_decode", Threads::One, [0.85, 0.75, 0.60]),
     ("dense_decode", Threads::All, [0.90, 0.85, 0.75]),
-    ("selective", Threads::All, [0.80, 0.75, 0.65]),
-    ("codeword_scores", Threads::All, [0.90, 0.85, 0.80]),
+    ("selective", Threads::All, [0.80, 0.75, 0.70]),
+    ("codeword_scores", Threads::All, [0.90, 0.85, 0.75]),
     ("matvec", Threads::All, [0.90, 0.90, 0.90]),
     ("matmul", Threads::All, [0.75, 0.75, 0.70]),
     ("prefill_attention", Threads::All, [0.55, 0.50, 0.50]),

@@ -1,0 +1,166 @@
+//! Dot products of rows with a few queries: the inner loop of codeword scores, attention scores and weight products.
+//!
+//! Queries are first brought into operand form (see [`crate::dtype::Element`]), padded with zeros to a whole number
+//! of blocks. Those of a tile are laid block by block, the first block of each, then the second: one address leads to all
+//! of them, where one for each would not fit the general registers beside those of the rows. A tile of rows × queries keeps
+//! its sums in registers; each row is read once for all the queries of a tile.
+
+use super::prefetch::{Prefetch, Turns, prefetch_part};
+use crate::{
+    dtype::Element,
+    simd::{MAX_LANES, Simd},
+};
+
+/// Most queries of one tile on any instruction set.
+pub(crate) const MAX_TILE_QUERIES: usize = 5;
+
+/// The length of a query in operand form: `len` rounded up to whole blocks.
+#[inline(always)]
+pub(crate) fn operand_len<S: Simd>(len: usize) -> usize {
+    len.next_multiple_of(2 * S::LANES)
+}
+
+/// Brings queries into operand form, tile by tile. `queries` is `[n, len]`, `operands` has [`operand_len`] elements for each;
+/// what lies beyond a query becomes 0.
+#[inline(always)]
+pub(crate) fn prepare_queries<'q, S: Simd, T: Element>(
+    s: S,
+    queries: impl ExactSizeIterator<Item = &'q [f32]>,
+    scale: f32,
+    operands: &mut [f32],
+) {
+    let count = queries.len();
+    let stride = operands.len() / count.max(1);
+    let block = 2 * S::LANES;
+    let mut queries = queries;
+    for (first, tile) in query_tiles(count, S::TILE_QUERIES) {
+        let operands = &mut operands[first * stride..(first + tile) * stride];
+        for (h, query) in queries.by_ref().take(tile).enumerate() {
+            for (b, to) in operands.chunks_exact_mut(tile * block).enumerate() {
+                let from = query.get(b * block..).unwrap_or_default();
+                prepare_block::<S, T>(s, from, scale, &mut to[h * block..][..block]);
+            }
+        }
+    }
+}
+
+/// A block of a query, of which `from` begins with the elements, if there are any left.
+#[inline(always)]
+fn prepare_block<S: Simd, T: Element>(s: S, from: &[f32], scale: f32, to: &mut [f32]) {
+    let mut arranged = [0.0; 2 * MAX_LANES];
+    for (i, &x) in from.iter().take(2 * S::LANES).enumerate() {
+        arranged[T::register_place::<S>(i)] = x * scale;
+    }
+    let registers = [s.load(&arranged[..S::LANES]), s.load(&arranged[S::LANES..2 * S::LANES])];
+    let [low, high] = T::query_operand(s, registers);
+    s.store(low, &mut to[..S::LANES]);
+    s.store(high, &mut to[S::LANES..]);
+}
+
+/// Adds the products of a block of `R` rows, from element `from` on, and the same block of
+/// `H` queries to their sums. Between the queries lines are prefetched.
+#[inline(always)]
+pub(crate) fn accumulate<
+    S: Simd,
+    T: Element,
+    P: Prefetch,
+    const R: usize,
+    const H: usize,
+    const FULL: bool,
+>(
+    s: S,
+    sums: &mut [[S::F32; R]; H],
+    rows: [&[T]; R],
+    queries: &[f32],
+    ahead: &mut P,
+    from: usize,
+) {
+    // Loops, not closures handed to `map`: those would not be inlined, see `dispatch`.
+    let mut blocks = [[s.splat(0.0); 2]; R];
+    for (block, row) in blocks.iter_mut().zip(rows) {
+        *block = T::load_operand(s, row);
+    }
+    let queries = queries.chunks_exact(2 * S::LANES);
+    for (h, (sums, query)) in sums.iter_mut().zip(queries).enumerate() {
+        prefetch_part(s, ahead, from, rows, (h, H));
+        let query = [s.load(&query[..S::LANES]), s.load(&query[S::LANES..])];
+        for (sum, block) in sums.iter_mut().zip(blocks) {
+            *sum = T::dot::<S, FULL>(s, *sum, block, query);
+        }
+    }
+}
+
+/// Adds up the lanes of all sums, four registers at a time. The last four are filled up with zeros and not summed some
+/// other way: so a product has the same bits wherever in a tile it is computed, and equal codewords score equally.
+#[inline(always)]
+pub(crate) fn reduce<S: Simd, const R: usize, const H: usize>(s: S, sums: [[S::F32; R]; H]) -> [[f32; R]; H] {
+    let mut out = [[0.0; R]; H];
+    for first in (0..R * H).step_by(4) {
+        let mut four = [s.splat(0.0); 4];
+        for (i, sum) in (first..R * H).zip(&mut four) {
+            *sum = sums[i / R][i % R];
+        }
+        for (i, x) in (first..R * H).zip(s.reduce_add_4(four)) {
+            out[i / R][i % R] = x;
+        }
+    }
+    out
+}
+
+/// Splits `queries` into tiles of nearly equal size, none above `most`: (first, how many).
+pub(crate) fn query_tiles(queries: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let tiles = queries.div_ceil(most);
+    (0..tiles).map(move |t| {
+        let (from, to) = (t * queries / tiles, (t + 1) * queries / tiles);
+        (from, to - from)
+    })
+}
+
+/// A tile of queries that goes over the same rows as others do, and the turns in which it prefetches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tile {
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+    pub(crate) turns: Turns,
+}
+
+/// Puts the tiles of so many queries into `tiles`.
+pub(crate) fn share_rows<S: Simd>(queries: usize, tiles: &mut Vec<Tile>) {
+    let count = query_tiles(queries, S::TILE_QUERIES).count();
+    let numbered = query_tiles(queries, S::TILE_QUERIES).enumerate();
+    tiles.clear();
+    tiles.extend(numbered.map(|(number, (first, of_tile))| Tile {
+        first,
+        count: of_tile,
+        turns: Turns::new(number, count),
+    }));
+}
+
+/// Calls `$body` with `$H` a constant equal to `$count`, which is at least 1 and no more than the constant `$most`, 4 or 5.
+macro_rules! with_tile_width {
+    ($most:expr, $count:expr, $H:ident => $body:expr) => {
+        match $count {
+            5 if $most == 5 => {
+                const $H: usize = 5;
+                $body
+            }
+            1 => {
+                const $H: usize = 1;
+                $body
+            }
+            2 => {
+                const $H: usize = 2;
+                $body
+            }
+            3 => {
+                const $H: usize = 3;
+                $body
+            }
+            _ => {
+                const $H: usize = 4;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_tile_width;

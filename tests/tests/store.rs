@@ -1,0 +1,434 @@
+//! What a kv head keeps, against a list of its tokens: rows, codes, positions and what is chosen, whatever lies where.
+
+use a2ats_kernel::{
+    Dtype, Elements, Kernels, available,
+    decode::{Choice, Estimate, Sparsity},
+    estimate::{STRIP, Sums},
+    rows::{Rows, row_width},
+    store::{Base, BaseMemory, Parts, Store},
+};
+use a2ats_tests::{
+    backends::on_every_backend,
+    inputs::{Noise, ROUNDING, config, dtypes, rounded},
+    reference::retrieval::retrieve,
+};
+use half::{bf16, f16};
+use proptest::{prelude::*, sample::select};
+use std::sync::Arc;
+
+const HEAD_DIM: usize = 18;
+
+/// What happens to a store.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Append(usize),
+    Choose,
+    Sort,
+    SortSome(usize),
+    /// To so many hundredths of its length.
+    Truncate(usize),
+    /// Goes on with a fork, or with what was forked.
+    Fork(bool),
+}
+
+fn changes() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        4 => prop_oneof![1_usize..=3, 1_usize..=90].prop_map(Change::Append),
+        3 => Just(Change::Choose),
+        1 => Just(Change::Sort),
+        3 => prop_oneof![0_usize..=9, 0_usize..=200].prop_map(Change::SortSome),
+        1 => prop_oneof![select(vec![0_usize, 97, 99]), 0_usize..=100].prop_map(Change::Truncate),
+        1 => any::<bool>().prop_map(Change::Fork),
+    ]
+}
+
+/// A store, and all that was put into it.
+struct Pair {
+    store: Store,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    codes: Vec<u16>,
+}
+
+impl Pair {
+    fn new(sparsity: &Sparsity, dtype: Dtype, codes: usize) -> Self {
+        let store = Store::new(sparsity.layout(dtype, HEAD_DIM, codes), 2000).unwrap();
+        Self { store, keys: Vec::new(), values: Vec::new(), codes: Vec::new() }
+    }
+
+    fn append(&mut self, noise: &mut Noise, tokens: usize) {
+        let layout = self.store.layout();
+        let (keys, values) = (noise.vector(tokens * HEAD_DIM, 3.0), noise.vector(tokens * HEAD_DIM, 3.0));
+        let codes = noise.codes(tokens, layout.codes);
+        self.store.append(&keys, &values, &codes).unwrap();
+        self.keys.extend(rounded(layout.dtype, &keys));
+        self.values.extend(rounded(layout.dtype, &values));
+        self.codes.extend(codes);
+    }
+
+    fn truncate(&mut self, kernels: &dyn Kernels, tokens: usize) {
+        self.store.truncate(kernels, tokens).unwrap();
+        self.codes.truncate(tokens);
+        self.keys.truncate(tokens * HEAD_DIM);
+        self.values.truncate(tokens * HEAD_DIM);
+    }
+
+    fn fork(&self) -> Self {
+        let store = self.store.fork().unwrap();
+        Self { store, keys: self.keys.clone(), values: self.values.clone(), codes: self.codes.clone() }
+    }
+
+    /// All rows lie where the positions say, each once, with the codes in order of position.
+    fn assert_content(&self) {
+        assert_eq!((self.store.len(), self.store.is_empty()), (self.codes.len(), self.codes.is_empty()));
+        assert_eq!(self.store.codes(), self.codes);
+        let mut runs = Vec::new();
+        self.store.all_rows(&mut runs);
+        let positions = self.store.positions(&runs).unwrap();
+        let mut sorted = positions.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..self.codes.len() as u32).collect::<Vec<_>>());
+        let (areas, width) = (self.store.areas(), row_width(HEAD_DIM));
+        let rows = runs.iter().flat_map(|run| run.rows().map(|row| (run.area as usize, row)));
+        for ((area, row), position) in rows.zip(positions) {
+            let row = of_row(&areas[area], row);
+            let token = position as usize * HEAD_DIM..(position as usize + 1) * HEAD_DIM;
+            assert_eq!(row[..HEAD_DIM], self.keys[token.clone()]);
+            assert_eq!(row[width..width + HEAD_DIM], self.values[token]);
+            assert!(row[HEAD_DIM..width].iter().chain(&row[width + HEAD_DIM..]).all(|&x| x == 0.0));
+        }
+    }
+
+    /// Bases hold what has left the window, by code, with the sums of that.
+    fn assert_bases(&self) {
+        let layout = self.store.layout();
+        let mut end = layout.sinks;
+        for base in self.store.bases() {
+            assert_eq!(base.positions().start, end);
+            end = base.positions().end;
+            assert!(end <= layout.window_start(self.store.len()));
+            assert_eq!(base.is_empty(), base.positions().is_empty());
+            self.assert_sums(base);
+            let Some(parts) = base.parts() else { continue };
+            let slots: Vec<u16> = base.slots().to_vec();
+            let again = Base::new(layout, base.positions(), Arc::new(Copied::of(&parts))).unwrap();
+            assert_eq!((again.slots(), again.positions()), (&slots[..], base.positions()));
+            let (again, parts) = (again.parts().unwrap(), base.parts().unwrap());
+            assert_eq!(again.rows.to_f32(), parts.rows.to_f32());
+            assert_eq!((again.offsets, again.positions), (parts.offsets, parts.positions));
+        }
+    }
+
+    fn assert_sums(&self, base: &Base) {
+        let (slots, width) = (base.slots().len(), row_width(HEAD_DIM));
+        for (slot, &code) in base.slots().iter().enumerate() {
+            let of_code: Vec<usize> =
+                base.positions().filter(|&position| self.codes[position] == code).collect();
+            let value = |i: usize| {
+                of_code.iter().map(move |position| f64::from(self.values[position * HEAD_DIM + i]))
+            };
+            let largest = (0..HEAD_DIM).map(|i| value(i).sum::<f64>().abs()).fold(0.0, f64::max);
+            for i in 0..width {
+                let want: f64 = if i < HEAD_DIM { value(i).sum() } else { 0.0 };
+                let size: f64 = if i < HEAD_DIM { value(i).map(f64::abs).sum() } else { 0.0 };
+                let at = (i / STRIP * slots + slot) * STRIP + i % STRIP;
+                let (got, allowed) = match base.sums() {
+                    Sums::F32(numbers) => (f64::from(numbers[at]), 0.0),
+                    Sums::Int8 { numbers, scales } => {
+                        (f64::from(numbers[at]) * f64::from(scales[slot]), largest / 253.9)
+                    }
+                };
+                let allowed = allowed + 16.0 * ROUNDING * (size + largest);
+                assert!((got - want).abs() <= allowed, "code {code}, column {i}: {got}, want {want}");
+            }
+        }
+    }
+
+    /// What is chosen is what the specification says.
+    fn assert_chosen(&mut self, kernels: &dyn Kernels, noise: &mut Noise, sparsity: &Sparsity, group: usize) {
+        let codes = self.store.layout().codes;
+        // Whole numbers, so that scores tie.
+        let scores = noise.whole_numbers(group * codes, 2);
+        let mut choice = Choice::default();
+        let amount = choice.choose(kernels, &mut self.store, sparsity, &scores).unwrap();
+        let heads: Vec<Vec<f64>> =
+            scores.chunks_exact(codes).map(|scores| scores.iter().map(|&x| f64::from(x)).collect()).collect();
+        let of_tokens: Vec<usize> = self.codes.iter().map(|&code| code.into()).collect();
+        let Sparsity { retrieve: share, window, sinks, .. } = *sparsity;
+        let want = retrieve(&heads, &of_tokens, of_tokens.len(), share, window, sinks);
+        let mut positions = self.store.positions(choice.runs()).unwrap();
+        positions.sort_unstable();
+        let attended: Vec<u32> = (0..).zip(&want.attended).filter(|(_, is)| **is).map(|(at, _)| at).collect();
+        assert_eq!(positions, attended);
+        assert_eq!(amount.picked, want.picked.iter().filter(|picked| **picked).count());
+    }
+}
+
+/// The elements of a row.
+fn of_row(rows: &Rows<'_>, row: usize) -> Vec<f32> {
+    let width = 2 * row_width(HEAD_DIM);
+    rows.elements().range(row * width..(row + 1) * width).unwrap().to_f32()
+}
+
+/// A base in memory of somebody else.
+struct Copied {
+    dtype: Dtype,
+    rows: (Vec<f32>, Vec<f16>, Vec<bf16>),
+    offsets: Vec<u32>,
+    positions: Vec<u32>,
+    sums: Vec<f32>,
+    numbers: Vec<i8>,
+    scales: Vec<f32>,
+}
+
+impl Copied {
+    fn of(parts: &Parts<'_>) -> Self {
+        let mut copied = Self {
+            dtype: parts.rows.dtype(),
+            rows: (Vec::new(), Vec::new(), Vec::new()),
+            offsets: parts.offsets.to_vec(),
+            positions: parts.positions.to_vec(),
+            sums: Vec::new(),
+            numbers: Vec::new(),
+            scales: Vec::new(),
+        };
+        match parts.rows {
+            Elements::F32(rows) => copied.rows.0 = rows.to_vec(),
+            Elements::F16(rows) => copied.rows.1 = rows.to_vec(),
+            Elements::Bf16(rows) => copied.rows.2 = rows.to_vec(),
+        }
+        match parts.sums {
+            Sums::F32(sums) => copied.sums = sums.to_vec(),
+            Sums::Int8 { numbers, scales } => {
+                (copied.numbers, copied.scales) = (numbers.to_vec(), scales.to_vec())
+            }
+        }
+        copied
+    }
+}
+
+impl BaseMemory for Copied {
+    fn parts(&self) -> Parts<'_> {
+        let (rows, sums) = match self.dtype {
+            Dtype::F32 => (Elements::F32(&self.rows.0), Sums::F32(&self.sums)),
+            Dtype::F16 => {
+                (Elements::F16(&self.rows.1), Sums::Int8 { numbers: &self.numbers, scales: &self.scales })
+            }
+            Dtype::Bf16 => {
+                (Elements::Bf16(&self.rows.2), Sums::Int8 { numbers: &self.numbers, scales: &self.scales })
+            }
+        };
+        Parts { rows, offsets: &self.offsets, positions: &self.positions, sums }
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn a_store_holds_and_chooses_what_a_list_does(
+        (changes, dtype, codes) in (proptest::collection::vec(changes(), 1..30), dtypes(), prop_oneof![1_usize..=5, 1_usize..=300]),
+        (window, sinks, retrieve, group) in (1_usize..=40, 0_usize..=10, 0.0..0.6_f64, 1_usize..=4),
+        seed in any::<u64>(),
+    ) {
+        let sparsity = Sparsity { retrieve, window, sinks, estimate: Estimate::Fixed };
+        let kernels = available()[0];
+        let mut noise = Noise::new(seed);
+        let mut pair = Pair::new(&sparsity, dtype, codes);
+        let mut others = Vec::new();
+        for change in changes {
+            match change {
+                Change::Append(tokens) if pair.codes.len() + tokens <= 2000 => pair.append(&mut noise, tokens),
+                Change::Append(_) => {}
+                Change::Choose => pair.assert_chosen(kernels, &mut noise, &sparsity, group),
+                Change::Sort => pair.store.sort(kernels).unwrap(),
+                Change::SortSome(rows) => { pair.store.sort_some(kernels, rows).unwrap(); }
+                Change::Truncate(hundredths) => pair.truncate(kernels, pair.codes.len() * hundredths / 100),
+                Change::Fork(swap) => {
+                    let mut fork = pair.fork();
+                    if swap {
+                        std::mem::swap(&mut pair, &mut fork);
+                    }
+                    others.push(fork);
+                }
+            }
+            pair.assert_content();
+            pair.assert_bases();
+        }
+        others.push(pair);
+        for mut pair in others {
+            pair.assert_content();
+            pair.assert_bases();
+            pair.assert_chosen(kernels, &mut noise, &sparsity, group);
+            while !pair.store.sort_some(kernels, 7).unwrap() {}
+            pair.assert_content();
+            pair.assert_bases();
+            pair.assert_chosen(kernels, &mut noise, &sparsity, group);
+        }
+    }
+
+    #[test]
+    fn a_store_goes_on_from_a_base_in_other_memory(
+        (tokens, codes, dtype) in (60_usize..=300, 1_usize..=50, dtypes()),
+        (window, sinks, more) in (1_usize..=30, 0_usize..=10, 0_usize..=200),
+        seed in any::<u64>(),
+    ) {
+        let sparsity = Sparsity { retrieve: 0.2, window, sinks, estimate: Estimate::Off };
+        let (kernels, mut noise) = (available()[0], Noise::new(seed));
+        let mut pair = Pair::new(&sparsity, dtype, codes);
+        pair.append(&mut noise, tokens);
+        pair.store.sort(kernels).unwrap();
+        let Some(base) = pair.store.bases().first() else { return Ok(()) };
+        let (positions, memory) = (base.positions(), Arc::new(Copied::of(&base.parts().unwrap())));
+        let base = Base::new(pair.store.layout(), positions.clone(), memory).unwrap();
+        let of = |range: std::ops::Range<usize>| {
+            let numbers = range.start * HEAD_DIM..range.end * HEAD_DIM;
+            (pair.keys[numbers.clone()].to_vec(), pair.values[numbers].to_vec(), pair.codes[range].to_vec())
+        };
+        let (first, last) = (of(0..sinks), of(positions.end..tokens));
+        let store = Store::from_base(base, 2000, (&first.0, &first.1, &first.2), (&last.0, &last.1, &last.2)).unwrap();
+        let mut pair = Pair { store, ..pair };
+        pair.assert_content();
+        pair.append(&mut noise, more);
+        pair.assert_chosen(kernels, &mut noise, &sparsity, 2);
+        let before = pair.store.memory();
+        pair.store.sort(kernels).unwrap();
+        prop_assert!(pair.store.memory().shared >= before.shared, "what lies elsewhere stays there");
+        pair.assert_content();
+        pair.assert_bases();
+        pair.assert_chosen(kernels, &mut noise, &sparsity, 2);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error_and_changes_nothing(
+        (keys, values, codes) in (0_usize..=60, 0_usize..=60, 0_usize..=4),
+        (right, bad, capacity) in (any::<[bool; 3]>(), 0_u16..=9, 0_usize..=4),
+    ) {
+        let sparsity = Sparsity { window: 1, sinks: 0, ..Sparsity::default() };
+        let mut store = Store::new(sparsity.layout(Dtype::F16, HEAD_DIM, 8), 2 + capacity).unwrap();
+        store.append(&[1.0; 2 * HEAD_DIM], &[2.0; 2 * HEAD_DIM], &[3, 4]).unwrap();
+        let tokens = if right[0] { keys / HEAD_DIM } else { 0 };
+        let keys = vec![1.0; if right[0] { tokens * HEAD_DIM } else { keys }];
+        let values = vec![1.0; if right[1] { keys.len() } else { values }];
+        let codes = vec![bad; if right[2] { keys.len() / HEAD_DIM } else { codes }];
+        let fits = keys.len().is_multiple_of(HEAD_DIM)
+            && values.len() == keys.len()
+            && codes.len() == keys.len() / HEAD_DIM
+            && (bad < 8 || codes.is_empty())
+            && codes.len() <= capacity;
+        let done = store.append(&keys, &values, &codes);
+        prop_assert_eq!(done.is_ok(), fits, "{:?}", done);
+        prop_assert_eq!(store.len(), 2 + if fits { codes.len() } else { 0 });
+        prop_assert_eq!(&store.codes()[..2], [3, 4]);
+    }
+}
+
+#[test]
+fn parts_that_do_not_fit_are_errors() {
+    let sparsity = Sparsity { window: 1, sinks: 1, ..Sparsity::default() };
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        let mut pair = Pair::new(&sparsity, dtype, 4);
+        pair.append(&mut Noise::new(3), 30);
+        pair.store.sort(available()[0]).unwrap();
+        let base = &pair.store.bases()[0];
+        let (layout, positions, parts) = (pair.store.layout(), base.positions(), base.parts().unwrap());
+        let with = |change: &dyn Fn(&mut Copied)| {
+            let mut copied = Copied::of(&parts);
+            change(&mut copied);
+            Base::new(layout, positions.clone(), Arc::new(copied))
+        };
+        assert!(with(&|_| ()).is_ok());
+        assert!(with(&|copied| copied.offsets[1] = 29).is_err());
+        assert!(with(&|copied| copied.offsets[0] = 1).is_err());
+        assert!(with(&|copied| copied.offsets.truncate(4)).is_err());
+        assert!(with(&|copied| copied.positions.truncate(27)).is_err());
+        assert!(with(&|copied| copied.positions[0] = 0).is_err());
+        assert!(with(&|copied| copied.positions[0] = u32::MAX).is_err());
+        assert!(with(&|copied| copied.positions.swap(0, 1)).is_err());
+        assert!(
+            with(&|copied| {
+                copied.rows.0.pop();
+                copied.rows.1.pop();
+                copied.rows.2.pop();
+            })
+            .is_err()
+        );
+        assert!(
+            with(&|copied| {
+                copied.sums.pop();
+                copied.numbers.pop();
+            })
+            .is_err()
+        );
+        assert!(Base::new(layout, 1..28, Arc::new(Copied::of(&parts))).is_err());
+        assert!(Base::new(layout, 2..30, Arc::new(Copied::of(&parts))).is_err());
+        let other = Sparsity { sinks: 2, ..sparsity }.layout(dtype, HEAD_DIM, 4);
+        let shifted = Base::new(other, positions.clone(), Arc::new(Copied::of(&parts))).unwrap();
+        let none = (&[][..], &[][..], &[][..]);
+        assert!(Store::from_base(shifted, 100, none, none).is_err());
+    }
+}
+
+/// A fork costs what it has of its own.
+#[test]
+fn a_fork_takes_little_memory() {
+    for head_dim in [64, 128] {
+        let layout = Sparsity::default().layout(Dtype::Bf16, head_dim, 4096);
+        let mut store = Store::new(layout, 1 << 17).unwrap();
+        let mut noise = Noise::new(1);
+        let numbers = noise.vector(4096 * head_dim, 1.0);
+        store.append(&numbers, &numbers, &noise.codes(4096, 4096)).unwrap();
+        store.sort(available()[0]).unwrap();
+        let (parent, fork) = (store.memory(), store.fork().unwrap().memory());
+        assert_eq!(fork.shared, parent.shared);
+        assert!(20 * fork.own < parent.own + parent.shared, "{fork:?} of {parent:?}");
+    }
+}
+
+#[test]
+fn a_million_rows_of_one_value_have_an_exact_sum() {
+    let layout = Sparsity { window: 1, sinks: 0, ..Sparsity::default() }.layout(Dtype::F16, 16, 1);
+    on_every_backend(|kernels| {
+        let mut store = Store::new(layout, 1 << 20).unwrap();
+        for _ in 0..1 << 10 {
+            store.append(&[0.0; 16 << 10], &[0.1; 16 << 10], &[0; 1 << 10]).unwrap();
+        }
+        store.sort(kernels).unwrap();
+        let Sums::Int8 { numbers, scales } = store.bases()[0].sums() else { panic!("rows are f16") };
+        let rows = f64::from((1 << 20) - 1);
+        let want = rows * f64::from(rounded(Dtype::F16, &[0.1])[0]);
+        let got = f64::from(numbers[0]) * f64::from(scales[0]);
+        assert!((got / want - 1.0).abs() < 1e-6, "{}: {got}, want {want}", kernels.name());
+    });
+}
+
+#[test]
+fn numbers_beyond_a_storage_type_become_its_largest() {
+    for (dtype, largest) in [(Dtype::F16, 65504.0), (Dtype::Bf16, f32::from_bits(0x7f7f_0000))] {
+        let layout = Sparsity::default().layout(dtype, 16, 0);
+        let mut store = Store::new(layout, 1).unwrap();
+        let (mut keys, mut values) = ([7e4; 16], [f32::MAX; 16]);
+        (keys[1], values[1], values[2]) = (f32::NAN, f32::NEG_INFINITY, 1.0);
+        store.append(&keys, &values, &[]).unwrap();
+        let row = store.areas()[0].elements().to_f32();
+        if dtype == Dtype::F16 {
+            assert_eq!(row[0], largest);
+        }
+        assert!(row[1].is_nan());
+        assert_eq!(row[32..35], [largest, -largest, 1.0]);
+    }
+}
+
+#[test]
+fn capacities_and_layouts_that_make_no_sense_are_errors() {
+    let layout = Sparsity::default().layout(Dtype::Bf16, 128, 4096);
+    assert!(Store::new(layout, (1 << 31) - 1).is_ok() || cfg!(target_pointer_width = "32"));
+    for capacity in [1 << 31, usize::MAX] {
+        assert!(Store::new(layout, capacity).is_err());
+    }
+    for head_dim in [0, 14, 15, 17, 258] {
+        assert!(Store::new(a2ats_kernel::store::Layout { head_dim, ..layout }, 1).is_err(), "{head_dim}");
+    }
+    assert!(Store::new(a2ats_kernel::store::Layout { window: 0, ..layout }, 1).is_err());
+    assert!(Store::new(a2ats_kernel::store::Layout { codes: (1 << 16) + 1, ..layout }, 1).is_err());
+}
