@@ -182,7 +182,9 @@ impl Pair {
         let heads = scores.chunks_exact(codes);
         let group = heads.len();
         let fits = (1..=16).contains(&group) && heads.remainder().is_empty();
-        let specified = fits && !scores.iter().any(|score| score.is_nan());
+        // Tokens that score −∞ tie with those of sinks and window in the reference.
+        let is_low = |score: &f32| score.is_nan() || *score == f32::NEG_INFINITY;
+        let specified = fits && !scores.iter().any(is_low);
         let tokens = self.codes.len();
         for &kernels in backends() {
             let name = kernels.name();
