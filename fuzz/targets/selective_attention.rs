@@ -2,10 +2,11 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
+mod backends;
+
 use a2ats_kernel::{
     Dtype, Kernels,
     attention::{Partial, Scratch},
-    available,
     rows::{Rows, Run, Runs},
 };
 use a2ats_tests::{
@@ -14,8 +15,9 @@ use a2ats_tests::{
     reference::{attention::attend, to_f64},
 };
 use arbitrary::{Arbitrary, Result, Unstructured};
+use backends::backends;
 use libfuzzer_sys::fuzz_target;
-use std::{ops::Range, sync::OnceLock};
+use std::ops::Range;
 
 /// Most products of a query's and a key's elements in a case, so that thousands of cases run in a second.
 const MOST_WORK: usize = 1 << 13;
@@ -222,16 +224,6 @@ impl Expected {
         }
         expected
     }
-}
-
-/// The backends of this CPU, named once in the output: what a run did not cover should be seen.
-fn backends() -> &'static [&'static dyn Kernels] {
-    static BACKENDS: OnceLock<Vec<&dyn Kernels>> = OnceLock::new();
-    BACKENDS.get_or_init(|| {
-        let backends = available();
-        eprintln!("backends: {backends:?}");
-        backends
-    })
 }
 
 /// Attention in parts, merged in their order. `whole` and `part` come with what the last case left in them.

@@ -3,8 +3,10 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
+mod backends;
+
 use a2ats_kernel::{
-    Dtype, Kernels, available,
+    Dtype,
     decode::{Amount, Choice, Estimate, Sparsity},
     store::Store,
 };
@@ -13,8 +15,9 @@ use a2ats_tests::{
     reference::{retrieval::retrieve, to_f64},
 };
 use arbitrary::{Arbitrary, Result, Unstructured};
+use backends::backends;
 use libfuzzer_sys::fuzz_target;
-use std::{ops::ControlFlow, sync::OnceLock};
+use std::ops::ControlFlow;
 
 const HEAD_DIM: usize = 16;
 
@@ -111,16 +114,6 @@ fn retrieval(u: &mut Unstructured<'_>, codes: usize) -> Result<Step> {
         })
     };
     Ok(Step::Retrieve((0..len).map(score).collect::<Result<_>>()?))
-}
-
-/// The backends of this CPU, named once in the output: what a run did not cover should be seen.
-fn backends() -> &'static [&'static dyn Kernels] {
-    static BACKENDS: OnceLock<Vec<&dyn Kernels>> = OnceLock::new();
-    BACKENDS.get_or_init(|| {
-        let backends = available();
-        eprintln!("backends: {backends:?}");
-        backends
-    })
 }
 
 /// A store, and the codes and first numbers of the tokens that it must hold.

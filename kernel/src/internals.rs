@@ -53,9 +53,9 @@ impl<S: Simd> Internals for S {
         let width = row_width(rows.head_dim());
         expect_len("sums", sums.len(), width)?;
         let all = rows.len();
-        let range = range.start * 2 * width..range.end * 2 * width;
-        let Some(elements) = rows.elements().range(range) else {
-            return Err(Error::Position { position: all, need: format!("there are {all} rows") });
+        let of_rows = range.start * 2 * width..range.end * 2 * width;
+        let Some(elements) = rows.elements().range(of_rows) else {
+            return Err(Error::Position { position: range.end, need: format!("there are {all} rows") });
         };
         let s = self.plain();
         match elements {

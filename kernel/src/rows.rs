@@ -128,9 +128,12 @@ impl<'a> Runs<'a> {
         }
         let mut len = 0_usize;
         for run in runs {
-            let rows = areas.get(run.area as usize).map_or(0, Rows::len);
-            if run.rows().end > rows {
-                let need = format!("area {} has {rows} rows", run.area);
+            let Some(area) = areas.get(run.area as usize) else {
+                let need = format!("runs lie in one of {} areas", areas.len());
+                return Err(Error::Position { position: run.area as usize, need });
+            };
+            if run.rows().end > area.len() {
+                let need = format!("area {} has {} rows", run.area, area.len());
                 return Err(Error::Position { position: run.rows().end - 1, need });
             }
             len = len.saturating_add(run.len as usize);

@@ -299,14 +299,14 @@ impl Pass<'_> {
         head: &Store,
         scratch: &mut HeadScratch,
     ) -> Result<Vec<f32>> {
-        let HeadScratch { choice, scores, scored, of_estimate, rest, .. } = scratch;
+        let HeadScratch { choice, scores, scored, of_estimate, estimated, .. } = scratch;
         if choice.leaves() {
             let book = self.book(layer, number)?;
             let part = choice.whole_estimate();
             let of_estimate_scores = scores.len() - scored.len() / book.head_dim() * book.codes();
             let by = (&scored[..], &scores[of_estimate_scores..]);
-            choice.estimate(self.kernels(), head, book, &part, by, self.scale(), of_estimate, rest)?;
-            whole.merge(rest)?;
+            choice.estimate(self.kernels(), head, book, &part, by, self.scale(), of_estimate, estimated)?;
+            whole.merge(estimated)?;
         }
         let mut output = vec![0.0; self.model.config.group() * self.model.config.head_dim];
         whole.finish(&mut output)?;

@@ -119,7 +119,8 @@ impl<'m> Session<'m> {
             let Some((of_chunk, _)) = outcome else { return Ok(None) };
             logits = Some(of_chunk);
         }
-        self.cache.sort(self.model.kernels)?;
+        let sorted = self.cache.sort(self.model.kernels);
+        self.ends_with(sorted)?;
         Ok(logits)
     }
 
@@ -134,17 +135,19 @@ impl<'m> Session<'m> {
         let outcome = self.forward(&[id], &manner, |_| ControlFlow::Continue(()))?;
         let (logits, read) = outcome.unwrap_or_default();
         self.read.absorb(&read);
-        self.cache.sort_some(self.model.kernels, read.attended as usize)?;
+        let sorted = self.cache.sort_some(self.model.kernels, read.attended as usize);
+        self.ends_with(sorted)?;
         Ok(logits)
     }
 
     /// Forgets the tokens from position `tokens` on.
     ///
     /// # Errors
-    /// If memory runs out.
+    /// If memory runs out, after which the session is of no more use.
     pub fn rewind(&mut self, tokens: usize) -> Result<()> {
         if tokens < self.ids.len() {
-            self.cache.truncate(self.model.kernels, tokens)?;
+            let cut = self.cache.truncate(self.model.kernels, tokens);
+            self.ends_with(cut)?;
             self.ids.truncate(tokens);
         }
         Ok(())
@@ -166,6 +169,13 @@ impl<'m> Session<'m> {
         Ok(())
     }
 
+    /// An error in the middle of the work ends the session: whoever tried once more would append a token twice, or find the layers
+    /// of different lengths.
+    fn ends_with<T>(&mut self, outcome: Result<T>) -> Result<T> {
+        self.broken |= outcome.is_err();
+        outcome
+    }
+
     fn forward(
         &mut self,
         ids: &[u32],
@@ -174,8 +184,7 @@ impl<'m> Session<'m> {
     ) -> Result<Option<(Vec<f32>, ReadCount)>> {
         let (cache, scratch) = (&mut self.cache, &mut self.scratch);
         let outcome = self.model.forward(ids, cache, manner, scratch, keep_on);
-        self.broken |= outcome.is_err();
-        let outcome = outcome?;
+        let outcome = self.ends_with(outcome)?;
         if outcome.is_some() {
             self.ids.extend_from_slice(ids);
         }

@@ -29,7 +29,8 @@ pub(crate) struct HeadScratch {
     pub(crate) choice: Choice,
     /// The queries that the estimate goes by.
     pub(crate) scored: Vec<f32>,
-    pub(crate) rest: Partial,
+    /// The estimate of what is not attended.
+    pub(crate) estimated: Partial,
 }
 
 impl Scratch {

@@ -50,7 +50,7 @@ pub struct Golden {
     /// Per sparse step the mean share of the context that retrieval picked.
     pub union_fraction: Vec<f32>,
     /// As `logits`, with what is not attended estimated.
-    pub tail_logits: Vec<f32>,
+    pub estimate_logits: Vec<f32>,
 }
 
 /// The cases in this crate.
@@ -69,7 +69,7 @@ impl Golden {
     pub fn load(folder: &Path) -> Result<Self, String> {
         let parameters = Parameters::load(folder)?;
         let expected = Tensors::load(&folder.join("expected.safetensors"))?;
-        let with_tail = Tensors::load(&folder.join("expected_tail.safetensors"))?;
+        let with_estimate = Tensors::load(&folder.join("expected_tail.safetensors"))?;
         let ids = |name: &str| -> Result<Vec<u32>, String> {
             let ids = expected.integers(name)?.into_iter().map(u32::try_from).collect::<Result<_, _>>();
             ids.map_err(|_| expected.wrong(format!("{name} has a negative id")))
@@ -83,7 +83,7 @@ impl Golden {
             dense_logits: expected.floats("dense_logits")?,
             codes: expected.integers("codes")?,
             union_fraction: expected.floats("union_fraction")?,
-            tail_logits: with_tail.floats("logits")?,
+            estimate_logits: with_estimate.floats("logits")?,
         })
     }
 }

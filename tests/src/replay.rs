@@ -69,7 +69,7 @@ pub fn replay(
     let parameters = &golden.parameters;
     let Parameters { top_k: retrieve, window, sinks, .. } = *parameters;
     let sparsity = Sparsity { retrieve, window, sinks, estimate };
-    let expected_logits = if estimate.is_on() { &golden.tail_logits } else { &golden.logits };
+    let expected_logits = if estimate.is_on() { &golden.estimate_logits } else { &golden.logits };
     let sparse = run(golden, &model, &books, Attention::A2ats(sparsity), storage.kv)?;
     let dense = match estimate {
         Estimate::Fixed | Estimate::Averaged => None,

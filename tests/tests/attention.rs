@@ -425,6 +425,9 @@ fn rows_and_areas_that_do_not_fit_are_errors() {
     assert!(Runs::new(&[eighteen; MAX_AREAS], &[]).is_ok());
     assert!(Runs::new(&[eighteen; MAX_AREAS + 1], &[]).is_err());
     assert!(Runs::new(&[], &[]).is_err());
+    // Of an area that is not there, not even no rows.
+    assert!(Runs::new(&[eighteen], &[Run::new(0, 0..0)]).is_ok());
+    assert!(Runs::new(&[eighteen], &[Run::new(MAX_AREAS, 0..0)]).is_err());
     assert!(Runs::new(&[eighteen, twenty], &[]).is_err());
     assert!(Runs::new(&[eighteen, wide], &[]).is_err());
     on_every_backend(|kernels| {

@@ -264,12 +264,12 @@ proptest! {
         let ids: Vec<u32> = (0..prompt + steps).map(|_| noise.below(tiny.vocabulary) as u32).collect();
 
         let mut reference = tiny.reference(&weights, &codebooks);
-        let tail = match estimate {
+        let of_reference = match estimate {
             decode::Estimate::Off => Estimate::None,
             decode::Estimate::Fixed => Estimate::Fixed,
             decode::Estimate::Averaged => Estimate::Averaged,
         };
-        let sparse = Sparse { retrieve, window, sinks, relative_position: RELATIVE_POSITION, tail };
+        let sparse = Sparse { retrieve, window, sinks, relative_position: RELATIVE_POSITION, estimate: of_reference };
         let mut want = vec![reference.forward(&as_usize(&ids[..prompt]), 0, None)];
         for at in prompt..ids.len() {
             want.push(reference.forward(&as_usize(&ids[at..at + 1]), at, (!dense).then_some(sparse)));

@@ -117,8 +117,10 @@ impl Unattended<'_> {
         }
         expect_len("codes of the rows", self.row_codes.len(), self.rows.len())?;
         expect_len("signs of the rows", self.row_signs.len(), self.rows.len())?;
-        let all = self.tables.iter().flat_map(|table| table.codes).chain(self.row_codes);
-        if let Some(bad) = all.copied().find(|&code| usize::from(code) >= codes) {
+        // The largest of each list, which is found a register at a time: a search that may end anywhere goes code by code.
+        let lists = self.tables.iter().map(|table| table.codes).chain([self.row_codes]);
+        let largest = lists.filter_map(|codes| codes.iter().max()).max();
+        if let Some(bad) = largest.filter(|&&code| usize::from(code) >= codes) {
             let supported = "codes below the number of codewords";
             return Err(Error::Unsupported { what: "code", got: bad.to_string(), supported });
         }

@@ -203,10 +203,10 @@ fn write_rows<T: Element>(memory: &mut [u8], layout: &Layout, keys: &[f32], valu
     for (row, (key, value)) in rows.chunks_exact_mut(2 * width).zip(tokens) {
         let (key_half, value_half) = row.split_at_mut(width);
         for (half, from) in [(key_half, key), (value_half, value)] {
+            // Only rows that were cut off may have been here before: padding stays zero.
             for (to, &x) in half.iter_mut().zip(from) {
                 *to = T::round(x);
             }
-            // Rows that were cut off may have been here before, but no others: padding stays zero.
         }
     }
 }

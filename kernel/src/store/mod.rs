@@ -21,6 +21,7 @@
 mod base;
 mod layout;
 mod log;
+mod retrieved;
 mod sorting;
 mod sums;
 
@@ -30,7 +31,6 @@ pub use layout::Layout;
 use crate::{
     dispatch::Kernels,
     error::{Error, Result},
-    retrieval::Postings,
     rows::{MAX_AREAS, Rows, Run, Runs},
 };
 use log::{Log, check_tokens};
@@ -338,7 +338,7 @@ impl Store {
         let sorting = match &mut self.sorting {
             Some(sorting) => sorting,
             none => {
-                let (first_base, first) = merged(&self.bases, self.log.first, self.log.entries.len());
+                let (first_base, first) = merged(&self.bases, self.log.first);
                 let entries = &self.log.entries;
                 let end = self.log.first + entries.len();
                 let mut log = Log::new(&self.layout, end, self.capacity - end + self.layout.sinks)?;
@@ -394,103 +394,11 @@ impl Store {
         }
         Ok(())
     }
-
-    /// Adds the rows of a retrieval to `runs`, in the order of memory: of each code as many of its lowest positions as `prefixes`,
-    /// `[codes]`, says.
-    pub(crate) fn retrieved_rows(&self, prefixes: &[u32], runs: &mut Vec<Run>) {
-        for (number, base) in self.bases.iter().enumerate() {
-            each_taken(prefixes, |code, taken| {
-                let rows = base.of_code(code);
-                let taken = self.before_base(number, code, taken).min(rows.len());
-                push(runs, Run::new(number + 1, rows.start..rows.start + taken));
-            });
-        }
-        if !self.log.entries.is_empty() {
-            each_taken(prefixes, |code, taken| {
-                let taken = self.before_base(self.bases.len(), code, taken);
-                for entry in self.log.of_code(code).iter().take(taken) {
-                    push(runs, Run::new(0, entry.row as usize..entry.row as usize + 1));
-                }
-            });
-        }
-    }
-
-    /// What is left of `taken` tokens of a code once bases before number `base` have given theirs.
-    fn before_base(&self, base: usize, code: usize, taken: u32) -> usize {
-        self.bases[..base]
-            .iter()
-            .fold(taken as usize, |left, base| left.saturating_sub(base.of_code(code).len()))
-    }
-
-    /// Adds the rows of the window to `runs`, and of the sinks.
-    pub(crate) fn sink_rows(&self, runs: &mut Vec<Run>) {
-        push(runs, Run::new(0, 0..self.layout.sinks.min(self.len())));
-    }
-
-    /// Adds the rows of the window to `runs`.
-    pub(crate) fn window_rows(&self, runs: &mut Vec<Run>) {
-        let start = self.log.row_of(&self.layout, self.layout.window_start(self.len()));
-        push(runs, Run::new(0, start..self.log.len.max(start)));
-    }
-
-    /// Adds to `left` how many tokens a retrieval leaves of each slot of the bases' sums; calls `partly` with the codes of which it takes a
-    /// part of a base's rows, and those.
-    pub(crate) fn left_out(&self, prefixes: &[u32], left: &mut Vec<u32>, mut partly: impl FnMut(u16, Run)) {
-        for (number, base) in self.bases.iter().enumerate() {
-            let first = left.len();
-            left.extend(base.counts_of_slots());
-            each_taken(prefixes, |code, taken| {
-                let rows = base.of_code(code);
-                let taken = self.before_base(number, code, taken).min(rows.len());
-                if let Some(slot) = base.slot_of(code).filter(|_| taken > 0) {
-                    left[first + slot] -= taken as u32;
-                }
-                if taken > 0 && taken < rows.len() {
-                    partly(code as u16, Run::new(number + 1, rows.start..rows.start + taken));
-                }
-            });
-        }
-    }
-
-    /// Adds the tokens of the log that have left the window, in their order, to rows, codes and signs: a sign of 1 if a retrieval
-    /// leaves them, 0 if not.
-    pub(crate) fn left_in_log(
-        &self,
-        prefixes: &[u32],
-        runs: &mut Vec<Run>,
-        codes: &mut Vec<u16>,
-        signs: &mut Vec<f32>,
-    ) {
-        let (first, rows) = (signs.len(), self.log.entered(&self.layout));
-        push(runs, Run::new(0, rows.clone()));
-        codes.extend_from_slice(&self.log.codes[rows.clone()]);
-        signs.resize(codes.len(), 1.0);
-        each_taken(prefixes, |code, taken| {
-            for entry in self.log.of_code(code).iter().take(self.before_base(self.bases.len(), code, taken)) {
-                signs[first + entry.row as usize - rows.start] = 0.0;
-            }
-        });
-    }
 }
 
-impl Postings for Store {
-    fn position(&self, code: usize, number: usize) -> Option<u32> {
-        let mut number = number;
-        for base in &self.bases {
-            let rows = base.of_code(code);
-            if number < rows.len() {
-                return base.positions_of(rows.start + number..rows.start + number + 1).first().copied();
-            }
-            number -= rows.len();
-        }
-        let entry = self.log.of_code(code).get(number)?;
-        Some(self.log.position_of(&self.layout, entry.row as usize) as u32)
-    }
-}
-
-/// Which bases a log of so many tokens, from position `first` on, is merged with: the number of the first of them, and the
-/// position from which on the new base has tokens. None that others share, unless there would be too many.
-fn merged(bases: &[Base], first: usize, _tokens: usize) -> (usize, usize) {
+/// Which bases a log with tokens from position `first` on is merged with: the number of the first of them, and the position from
+/// which on the new base has tokens. None that others share, unless there would be too many.
+fn merged(bases: &[Base], first: usize) -> (usize, usize) {
     let mut from = bases.len();
     while from > 0 && (!bases[from - 1].is_shared() || from >= MAX_BASES) {
         from -= 1;
@@ -506,16 +414,5 @@ fn push(runs: &mut Vec<Run>, run: Run) {
     match runs.last_mut() {
         Some(last) if last.area == run.area && last.start + last.len == run.start => last.len += run.len,
         _ => runs.push(run),
-    }
-}
-
-/// Calls `each` with the codes of which some tokens are taken, and how many. Few are: most runs of eight are passed over at once.
-fn each_taken(prefixes: &[u32], mut each: impl FnMut(usize, u32)) {
-    for (eight, prefixes) in prefixes.chunks(8).enumerate() {
-        if prefixes.iter().any(|&prefix| prefix > 0) {
-            for (i, &prefix) in prefixes.iter().enumerate().filter(|(_, prefix)| **prefix > 0) {
-                each(eight * 8 + i, prefix);
-            }
-        }
     }
 }

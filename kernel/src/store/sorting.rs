@@ -13,7 +13,7 @@
 use super::{
     base::{Base, BaseMemory, Parts},
     layout::Layout,
-    log::{Entry, Log, bytes_of, see},
+    log::{Entry, Log, bytes_of, see, try_reserve},
     sums::{self, Sum},
 };
 use crate::{
@@ -106,20 +106,14 @@ impl Sorting {
         let numbers = slots * (layout.sum_bytes() - layout.scale_bytes());
         let memory = Reservation::new(row_bytes + numbers, Pages::Huge)?;
         let mut positions = Vec::new();
-        super::log::try_reserve(&mut positions, rows)?;
+        try_reserve(&mut positions, rows)?;
+        let mut taken = Vec::new();
+        try_reserve(&mut taken, entries.len())?;
+        taken.extend_from_slice(entries);
         let scales = vec![0.0; if layout.scale_bytes() > 0 { slots } else { 0 }];
         let made = Owned { layout, memory, row_bytes, scales, offsets, positions };
         let sum = Sum::new(layout);
-        Ok(Self {
-            made,
-            slots,
-            first_base,
-            first,
-            entries: entries.to_vec(),
-            sum,
-            done: Done::default(),
-            log,
-        })
+        Ok(Self { made, slots, first_base, first, entries: taken, sum, done: Done::default(), log })
     }
 
     /// Copies up to so many rows; tells whether that was all.

@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use super::attention::{attend, causal};
 use super::codebook::Codebook;
 use super::elementwise::{rms_norm, rotate, silu_mul};
+use super::estimate::{Context, attend_with_estimate};
 use super::linear::{add_scaled, matmul, matvec};
 use super::retrieval::retrieve;
-use super::tail::{Context, attend_with_tail};
 
 /// The numbers of a model that its weights do not tell.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +50,7 @@ pub struct Sparse {
     /// The one position that every query is rotated to for scoring codewords.
     pub relative_position: usize,
     /// How what is not attended is estimated.
-    pub tail: Estimate,
+    pub estimate: Estimate,
 }
 
 /// With which scores codes are estimated.
@@ -220,16 +220,16 @@ impl Llama {
         let rotated = self.rotate_rows(queries, group, self.length - 1);
         let (keys, values, attended, scale) =
             (&cache.keys, &cache.values, &retrieved.attended, self.shape.scale());
-        let out = if sparse.tail != Estimate::None {
+        let out = if sparse.estimate != Estimate::None {
             let first_of_window = self.length.saturating_sub(window);
             let always: Vec<bool> = (0..self.length).map(|at| at < sinks || at >= first_of_window).collect();
             let context = Context { keys, values, codes: &cache.codes, attended, always: &always };
-            let scores = match sparse.tail {
+            let scores = match sparse.estimate {
                 Estimate::Averaged => self.averaged_scores(codebook, queries, window, sinks),
                 _ => scores,
             };
             let heads = rotated.chunks_exact(d).zip(&scores);
-            heads.flat_map(|(query, scores)| attend_with_tail(&context, query, scores, scale)).collect()
+            heads.flat_map(|(query, scores)| attend_with_estimate(&context, query, scores, scale)).collect()
         } else {
             attend(&rotated, keys, values, d, scale, attended)
         };

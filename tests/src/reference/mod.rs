@@ -13,7 +13,7 @@
 //! | [`codebook`]    | decode steps 1 and 2: the code of a key, the scores of a query                  |
 //! | [`retrieval`]   | decode step 3: which positions a group attends                                  |
 //! | [`attention`]   | decode step 4 and causal prefill                                                |
-//! | [`tail`]        | decode step 4 with an estimate of what is not attended                          |
+//! | [`estimate`]    | decode step 4 with an estimate of what is not attended                          |
 //! | [`llama`]       | the whole model, from token ids to logits                                       |
 //! | [`clustering`]  | k-means, which calibration makes codewords by                                   |
 
@@ -21,11 +21,11 @@ pub mod attention;
 pub mod clustering;
 pub mod codebook;
 pub mod elementwise;
+pub mod estimate;
 pub mod linear;
 pub mod llama;
 pub mod retrieval;
 pub mod rope;
-pub mod tail;
 
 /// Widens every value; exact.
 pub fn to_f64(values: &[f32]) -> Vec<f64> {

@@ -84,7 +84,7 @@ impl Tiny {
 }
 
 fn sparse(retrieve: f64, window: usize, sinks: usize) -> Option<Sparse> {
-    Some(Sparse { retrieve, window, sinks, relative_position: 2048, tail: Estimate::None })
+    Some(Sparse { retrieve, window, sinks, relative_position: 2048, estimate: Estimate::None })
 }
 
 fn assert_close(got: &[f64], want: &[f64]) {
@@ -236,8 +236,13 @@ fn a_sparse_step_attends_the_best_scoring_code_at_true_positions() {
         // int(0.4 * 5) = 2: both tokens of the better code, and the window's newest. All true scores are
         // zero to 1e-8, so the value is the mean of (1, 1), (1, 1) and (1, -1): (1, 1/3); times 3, added
         // to (1, -1): (4, 0).
-        let sparse =
-            Some(Sparse { retrieve: 0.4, window: 1, sinks: 0, relative_position: 22, tail: Estimate::None });
+        let sparse = Some(Sparse {
+            retrieve: 0.4,
+            window: 1,
+            sinks: 0,
+            relative_position: 22,
+            estimate: Estimate::None,
+        });
         let logits = model.forward(&[1], 4, sparse);
         let root = 8.0_f64.sqrt();
         let error = relative_error(&logits, &[4.0 / root, 4.0 / root, 8.0 / root]);

@@ -21,7 +21,12 @@ pub struct Context<'a> {
 ///
 /// `query` `[d]` carries its true rotation; `code_scores` `[C]` are those at the fixed relative position, scaled as the others by
 /// `scale`. The result is `[d]`.
-pub fn attend_with_tail(context: &Context<'_>, query: &[f64], code_scores: &[f64], scale: f64) -> Vec<f64> {
+pub fn attend_with_estimate(
+    context: &Context<'_>,
+    query: &[f64],
+    code_scores: &[f64],
+    scale: f64,
+) -> Vec<f64> {
     let d = query.len();
     let score = |position: usize| {
         if context.attended[position] {
@@ -59,14 +64,14 @@ mod tests {
     #[test]
     fn what_is_left_out_counts_with_the_score_of_its_code() {
         // Scores 0, ln 2, ln 2 (of the code, whatever the key), and 5·0.
-        let out = attend_with_tail(&CONTEXT, &[0.0], &[99.0, LN_2], 1.0);
+        let out = attend_with_estimate(&CONTEXT, &[0.0], &[99.0, LN_2], 1.0);
         assert_eq!(out, vec![(1.0 + 2.0 * 2.0 + 2.0 * 3.0 + 10.0) / 6.0]);
     }
 
     #[test]
     fn what_is_attended_counts_with_its_own() {
         let all = Context { attended: &[true; 4], ..CONTEXT };
-        let out = attend_with_tail(&all, &[1.0], &[99.0, 99.0], 1.0);
+        let out = attend_with_estimate(&all, &[1.0], &[99.0, 99.0], 1.0);
         let weights = [1.0, 1.0, 2.0, 5_f64.exp()];
         let want = (1.0 + 2.0 + 2.0 * 3.0 + 10.0 * weights[3]) / weights.iter().sum::<f64>();
         assert!((out[0] - want).abs() < 1e-12);
@@ -76,6 +81,6 @@ mod tests {
     #[should_panic(expected = "window and sinks are attended")]
     fn window_and_sinks_have_no_estimate() {
         let none = Context { attended: &[false; 4], ..CONTEXT };
-        attend_with_tail(&none, &[1.0], &[0.0, 0.0], 1.0);
+        attend_with_estimate(&none, &[1.0], &[0.0, 0.0], 1.0);
     }
 }
