@@ -17,7 +17,7 @@ mod sparsity;
 use crate::{
     Codebook, Kernels,
     attention::{self, Partial},
-    codebook::{self, BestCode, Probes},
+    codebook::{BestCode, Probes},
     error::{Result, expect_len},
     estimate,
     shape::check_group,
@@ -61,7 +61,6 @@ pub struct StepScratch {
     probes: Probes,
     /// `[queries, codes]`
     scores: Vec<f32>,
-    of_scores: codebook::Scratch,
     of_attention: attention::Scratch,
     of_estimate: estimate::Scratch,
     choice: Choice,
@@ -135,7 +134,7 @@ fn score(
     input: &StepInput<'_>,
     scratch: &mut StepScratch,
 ) -> Result<u16> {
-    let StepScratch { queries, probes, scores, of_scores, .. } = scratch;
+    let StepScratch { queries, probes, scores, .. } = scratch;
     queries.clear();
     queries.extend_from_slice(input.windowed_queries);
     if sparsity.estimate == Estimate::Averaged {
@@ -144,7 +143,7 @@ fn score(
     scores.resize(book.codes() * queries.len() / book.head_dim(), 0.0);
     kernels.prepare_probes(book, queries, input.key, probes)?;
     let mut best = [BestCode::default()];
-    kernels.codeword_scores(book, probes, 0..book.codes(), scores, &mut best, of_scores)?;
+    kernels.codeword_scores(book, probes, 0..book.codes(), scores, &mut best)?;
     Ok(best[0].code())
 }
 

@@ -47,7 +47,6 @@ pub trait Kernels: Send + Sync + Internals {
         codes: Range<usize>,
         scores: &mut [f32],
         best: &mut [BestCode],
-        scratch: &mut codebook::Scratch,
     ) -> Result<()>;
 
     /// The codes of many keys, `[codes.len(), head_dim]`, not rotated.
@@ -136,19 +135,21 @@ impl<S: Simd> Kernels for S {
         codes: Range<usize>,
         scores: &mut [f32],
         best: &mut [BestCode],
-        scratch: &mut codebook::Scratch,
     ) -> Result<()> {
         book.check_scores(S::NAME, probes, &codes, scores, best)?;
         self.vectorize(
             #[inline(always)]
-            || codebook::scores(*self, book, probes, codes, scores, best, scratch),
+            || codebook::scores(*self, book, probes, codes, scores, best),
         );
         Ok(())
     }
 
     fn encode(&self, book: &Codebook, keys: &[f32], codes: &mut [u16]) -> Result<()> {
         book.check_encode(keys, codes)?;
-        codebook::encode(*self, book, keys, codes);
+        self.vectorize(
+            #[inline(always)]
+            || codebook::encode(*self, book, keys, codes),
+        );
         Ok(())
     }
 

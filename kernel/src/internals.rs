@@ -2,9 +2,9 @@
 //! which also keeps others from implementing [`Kernels`](crate::Kernels).
 
 use crate::{
-    attention::Stored,
     clustering::{self, Candidates, Nearest},
     dtype::Elements,
+    element::Stored,
     error::{Error, Result, expect_len},
     estimate,
     retrieval::select::{Boundary, select},

@@ -78,6 +78,7 @@ pub mod codebook;
 pub mod decode;
 mod dispatch;
 mod dtype;
+mod element;
 pub mod elementwise;
 mod error;
 pub mod estimate;

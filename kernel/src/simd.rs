@@ -1,5 +1,6 @@
 //! The small trait that an instruction set implements, and the walks that keep bounds checks out of the inner loops.
 
+use crate::element::Element;
 use half::{bf16, f16};
 use std::fmt::Debug;
 
@@ -15,6 +16,8 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     type F32: Copy;
     /// The instruction set without instructions for pairs of bf16: what does not multiply those is compiled for it alone.
     type Plain: Simd;
+    /// As what this one sees bf16: `bf16`, which it widens, or `PairedBf16`.
+    type Bf16: Element<Self>;
     /// The name that `A2ATS_ISA` knows.
     const NAME: &'static str;
     /// Lanes of a register; at most [`MAX_LANES`].
@@ -26,10 +29,6 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     /// are operands in memory; with five and four rows, twenty sums, eight row registers and a query fit thirty-two, if
     /// widening needs no more than one.
     const TILE_QUERIES: usize = 4;
-    /// Whether pairs of bf16 are multiplied without widening them: then the methods from [`Simd::load_bf16_operand`] to
-    /// [`Simd::bf16_value_place`] are overridden.
-    const MULTIPLIES_BF16: bool = false;
-
     /// Proof of the plain instruction set.
     fn plain(self) -> Self::Plain;
 
@@ -62,6 +61,9 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn scale_by_power_of_two(self, x: Self::F32, n: Self::F32) -> Self::F32;
     /// 2·LANES bf16 numbers as f32, each at its [`Simd::bf16_place`].
     fn load_bf16(self, from: &[bf16]) -> [Self::F32; 2];
+    /// LANES bf16 numbers as f32, in order.
+    fn load_bf16_in_order(self, from: &[bf16]) -> Self::F32;
+
     /// LANES f16 numbers as f32, in order.
     fn load_f16(self, from: &[f16]) -> Self::F32;
     /// LANES integers as f32, in order.
@@ -109,70 +111,11 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
         self.scale_by_power_of_two(p, n)
     }
 
-    /// A block of 2·LANES bf16 row elements in the form that [`Simd::dot_bf16`] wants.
-    #[inline(always)]
-    fn load_bf16_operand(self, from: &[bf16]) -> [Self::F32; 2] {
-        self.load_bf16(from)
-    }
-
-    /// 2·LANES query values (even places, odd places) in the form that [`Simd::dot_bf16`] wants.
-    #[inline(always)]
-    fn bf16_query_operand(self, even_odd: [Self::F32; 2]) -> [Self::F32; 2] {
-        even_odd
-    }
-
-    /// Adds the products of a row block and a query block to a sum of LANES lanes.
-    #[inline(always)]
-    fn dot_bf16<const FULL: bool>(
-        self,
-        sum: Self::F32,
-        row: [Self::F32; 2],
-        query: [Self::F32; 2],
-    ) -> Self::F32 {
-        self.mul_add(row[1], query[1], self.mul_add(row[0], query[0], sum))
-    }
-
-    /// A pair of bf16 numbers in every lane; this and the next three are only called where bf16 is multiplied.
-    #[inline(always)]
-    fn broadcast_bf16_pair(self, _pair: &[bf16]) -> Self::F32 {
-        unreachable!("only where bf16 is multiplied")
-    }
-
-    /// Adds the two products of each lane's pairs to a sum.
-    #[inline(always)]
-    fn multiply_bf16_pairs(self, _sum: Self::F32, _a: Self::F32, _b: Self::F32) -> Self::F32 {
-        unreachable!("only where bf16 is multiplied")
-    }
-
-    /// 2·LANES bf16 numbers of two rows as pairs of one and the other.
-    #[inline(always)]
-    fn interleave_bf16(self, _first: &[bf16], _second: &[bf16]) -> [Self::F32; 2] {
-        unreachable!("only where bf16 is multiplied")
-    }
-
-    /// Rounds weights to bf16 pairs, puts them to `scores` from `at / 2` on, and adds them up.
-    #[inline(always)]
-    fn put_bf16_weights(
-        self,
-        _total: Self::F32,
-        _weights: [Self::F32; 2],
-        _scores: &mut [f32],
-        _at: usize,
-    ) -> Self::F32 {
-        unreachable!("only where bf16 is multiplied")
-    }
-
     /// Where in two registers [`Simd::load_bf16`] puts the number at `natural` place: the ones at even places in the first, those at
     /// odd places in the second, if not told otherwise.
     #[inline(always)]
     fn bf16_place(natural: usize) -> usize {
         natural / 2 + Self::LANES * (natural % 2)
-    }
-
-    /// Index in sums over bf16 values of the value at `natural` place of a block.
-    #[inline(always)]
-    fn bf16_value_place(natural: usize) -> usize {
-        Self::bf16_place(natural)
     }
 
     /// Asks for the line at an address, which need not be one, to be brought into the first cache.
@@ -182,6 +125,33 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     /// Asks for the line at an address, which need not be one, to be brought into the second cache.
     #[inline(always)]
     fn prefetch_l2(self, _address: *const u8) {}
+}
+
+/// An instruction set that multiplies pairs of bf16 without widening them, and adds both products in f32.
+pub trait MultiplyBf16Pairs: Simd {
+    /// 2·LANES bf16 numbers from memory, a pair in every lane.
+    fn load_pairs(self, from: &[bf16]) -> Self::F32;
+
+    /// LANES numbers and as many others as pairs of one and the other, in order.
+    fn pair_up(self, first: &[bf16], second: &[bf16]) -> Self::F32;
+
+    /// The same pair in every lane.
+    fn broadcast_pair(self, pair: &[bf16]) -> Self::F32;
+
+    /// Adds the two products of each lane's pairs to a sum.
+    fn multiply_pairs(self, sum: Self::F32, a: Self::F32, b: Self::F32) -> Self::F32;
+
+    /// Rounds numbers to bf16, in order: pairs as memory has them.
+    fn round_to_pairs(self, numbers: [Self::F32; 2]) -> Self::F32;
+
+    /// Rounds numbers (even places, odd places) to bf16 pairs as memory has them, and gives what the rounding left over.
+    fn split(self, even_odd: [Self::F32; 2]) -> (Self::F32, [Self::F32; 2]);
+
+    /// 2·LANES bf16 numbers of two rows as pairs of one and the other.
+    fn interleave(self, first: &[bf16], second: &[bf16]) -> [Self::F32; 2];
+
+    /// Where in two registers [`MultiplyBf16Pairs::interleave`] puts the number at `natural` place.
+    fn interleaved_place(natural: usize) -> usize;
 }
 
 /// Beyond these bounds e^x is 0 or infinite anyway.

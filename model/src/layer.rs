@@ -327,7 +327,7 @@ impl Pass<'_> {
             self.rotate(&mut input.queries)?;
             return Ok(scratch.choice.choose_all(head));
         };
-        let HeadScratch { probes, scores, of_scores, choice, scored, .. } = scratch;
+        let HeadScratch { probes, scores, choice, scored, .. } = scratch;
         let book = self.book(layer, number)?;
         scored.clone_from(&input.queries);
         self.kernels().rotate(scored, relative)?;
@@ -340,7 +340,7 @@ impl Pass<'_> {
         scores.resize(queries.len() / book.head_dim() * book.codes(), 0.0);
         let mut best = [BestCode::default()];
         self.kernels().prepare_probes(book, &queries, &input.keys, probes)?;
-        self.kernels().codeword_scores(book, probes, 0..book.codes(), scores, &mut best, of_scores)?;
+        self.kernels().codeword_scores(book, probes, 0..book.codes(), scores, &mut best)?;
         self.rotate(&mut input.queries)?;
         self.rotate(&mut input.keys)?;
         head.append(&input.keys, &input.values, &[best[0].code()])?;

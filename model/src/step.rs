@@ -4,7 +4,7 @@ use crate::{error::Result, session::PREFILL_CHUNK};
 use a2ats_kernel::{
     Dtype,
     attention::Partial,
-    codebook::{self, Probes},
+    codebook::Probes,
     decode::{Amount, Choice},
     estimate,
     store::{Layout, Store},
@@ -24,7 +24,6 @@ pub(crate) struct HeadScratch {
     pub(crate) probes: Probes,
     /// `[queries, codes]`: of the windowed queries, then of the averaged ones.
     pub(crate) scores: Vec<f32>,
-    pub(crate) of_scores: codebook::Scratch,
     pub(crate) of_estimate: estimate::Scratch,
     pub(crate) choice: Choice,
     /// The queries that the estimate goes by.

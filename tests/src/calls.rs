@@ -3,7 +3,7 @@
 use a2ats_kernel::{
     Codebook, Kernels, Result,
     attention::{self, Partial},
-    codebook::{self, BestCode, Probes},
+    codebook::{BestCode, Probes},
     rows::{Rows, Run, Runs},
 };
 
@@ -33,10 +33,10 @@ pub fn scores_into(
     keys: &[f32],
     scores: &mut [f32],
 ) -> Result<Vec<u16>> {
-    let (mut probes, mut scratch) = (Probes::default(), codebook::Scratch::default());
+    let mut probes = Probes::default();
     let mut best = vec![BestCode::default(); keys.len() / book.head_dim()];
     kernels.prepare_probes(book, queries, keys, &mut probes)?;
-    kernels.codeword_scores(book, &probes, 0..book.codes(), scores, &mut best, &mut scratch)?;
+    kernels.codeword_scores(book, &probes, 0..book.codes(), scores, &mut best)?;
     Ok(best.into_iter().map(BestCode::code).collect())
 }
 

@@ -2,7 +2,7 @@
 
 use a2ats_kernel::{
     Codebook, Dtype, Kernels,
-    codebook::{BestCode, Probes, Scratch},
+    codebook::{BestCode, Probes},
 };
 use a2ats_tests::{
     backends::on_every_backend,
@@ -211,7 +211,7 @@ proptest! {
         cuts.extend([0, codes]);
         cuts.sort_unstable();
         on_every_backend(|kernels| {
-            let (mut probes, mut scratch) = (Probes::default(), Scratch::default());
+            let mut probes = Probes::default();
             kernels.prepare_probes(&book, &queries, &keys, &mut probes).unwrap();
             assert_eq!((probes.queries(), probes.keys()), (sequences * group, sequences));
             let mut together = vec![vec![]; sequences * group];
@@ -221,7 +221,7 @@ proptest! {
                 let mut scores = Guarded::new(&vec![f32::NAN; sequences * group * range.len()], range.len() % 15);
                 let mut of_range = vec![BestCode::default(); sequences];
                 kernels
-                    .codeword_scores(&book, &probes, range.clone(), &mut scores, &mut of_range, &mut scratch)
+                    .codeword_scores(&book, &probes, range.clone(), &mut scores, &mut of_range)
                     .unwrap();
                 for (all, scores) in together.iter_mut().zip(scores.chunks(range.len().max(1))) {
                     all.extend_from_slice(scores);

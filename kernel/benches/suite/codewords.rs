@@ -8,7 +8,7 @@ use super::{
 };
 use a2ats_kernel::{
     Codebook, Dtype, Kernels,
-    codebook::{BestCode, Probes, Scratch},
+    codebook::{BestCode, Probes},
     decode::Sparsity,
     retrieval,
     store::Store,
@@ -72,11 +72,11 @@ fn shape(dtype: Dtype) -> Shape {
 fn score_all(kernels: &dyn Kernels, books: &[Codebook], queries: &[f32], keys: &[f32]) {
     let (of_queries, of_keys) = (queries.len() / HEAD_DIM, keys.len() / HEAD_DIM);
     books.par_iter().for_each_init(
-        || (Probes::default(), Scratch::default(), vec![0.0; CODEWORDS * of_queries]),
-        |(probes, scratch, scores), book| {
+        || (Probes::default(), vec![0.0; CODEWORDS * of_queries]),
+        |(probes, scores), book| {
             let mut best = vec![BestCode::default(); of_keys];
             kernels.prepare_probes(book, queries, keys, probes).expect("shapes fit together");
-            let done = kernels.codeword_scores(book, probes, 0..CODEWORDS, scores, &mut best, scratch);
+            let done = kernels.codeword_scores(book, probes, 0..CODEWORDS, scores, &mut best);
             done.expect("shapes fit together");
             black_box((best, scores));
         },

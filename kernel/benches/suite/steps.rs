@@ -10,7 +10,7 @@ use super::{
 use a2ats_kernel::{
     Codebook, Dtype, Kernels,
     attention::Partial,
-    codebook::{self, BestCode, Probes},
+    codebook::{BestCode, Probes},
     decode::{Choice, Estimate, Sparsity},
     estimate::{self, Sums},
     rows::Run,
@@ -35,7 +35,6 @@ const QUOTED: usize = 128 << 10;
 struct Working {
     probes: Probes,
     scores: Vec<f32>,
-    of_scores: codebook::Scratch,
     choice: Choice,
     of_estimate: estimate::Scratch,
     rest: Partial,
@@ -310,13 +309,13 @@ impl Working {
         queries: &[f32],
         key: &[f32],
     ) -> u16 {
-        let Self { probes, scores, of_scores, .. } = self;
+        let Self { probes, scores, .. } = self;
         let both = [queries, queries].concat();
         let queries = if sparsity.estimate == Estimate::Averaged { &both } else { queries };
         scores.resize(queries.len() / HEAD_DIM * CODEWORDS, 0.0);
         let mut best = [BestCode::default()];
         kernels.prepare_probes(book, queries, key, probes).expect("shapes fit together");
-        let done = kernels.codeword_scores(book, probes, 0..CODEWORDS, scores, &mut best, of_scores);
+        let done = kernels.codeword_scores(book, probes, 0..CODEWORDS, scores, &mut best);
         done.expect("shapes fit together");
         best[0].code()
     }

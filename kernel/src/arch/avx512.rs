@@ -117,6 +117,15 @@ macro_rules! avx512_methods {
         }
 
         #[inline(always)]
+        fn load_bf16_in_order(self, from: &[half::bf16]) -> Self::F32 {
+            let from = &from[..16];
+            // SAFETY: sixteen bf16 were just checked to be there; the token proves AVX.
+            let raw = unsafe { std::arch::x86_64::_mm256_loadu_si256(from.as_ptr().cast()) };
+            let wide = self.avx512f._mm512_cvtepu16_epi32(raw);
+            self.avx512f._mm512_castsi512_ps(self.avx512f._mm512_slli_epi32::<16>(wide))
+        }
+
+        #[inline(always)]
         fn load_f16(self, from: &[half::f16]) -> Self::F32 {
             let from = &from[..16];
             // SAFETY: sixteen f16 were just checked to be there; the token proves AVX.
@@ -205,6 +214,7 @@ macro_rules! avx512_methods {
 pub(crate) use avx512_methods;
 
 impl Simd for Avx512 {
+    type Bf16 = half::bf16;
     const NAME: &'static str = "avx512";
     avx512_methods!();
 }

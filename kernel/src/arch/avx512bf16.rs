@@ -1,11 +1,15 @@
 //! AVX-512 with BF16: dot products of bf16 rows without widening them.
 
-use crate::{arch::avx512::avx512_methods, simd::Simd};
+use crate::{
+    arch::avx512::avx512_methods,
+    element::PairedBf16,
+    simd::{MultiplyBf16Pairs, Simd},
+};
 use bytemuck::cast;
 use half::bf16;
 use std::arch::x86_64::{
-    __m256i, __m512, __m512i, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512,
+    __m256i, __m512, __m512i, _mm256_loadu_si256, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512,
 };
 
 pulp::simd_type! {
@@ -31,17 +35,6 @@ impl Avx512Bf16 {
         let rounded: __m256i = cast(unsafe { _mm512_cvtneps_pbh(x) });
         self.avx512f._mm512_cvtepu16_epi32(rounded)
     }
-
-    /// Rounds (even places, odd places) to bf16 pairs as memory has them, and gives what the rounding left over.
-    #[inline(always)]
-    fn split(self, [even, odd]: [__m512; 2]) -> (__m512, [__m512; 2]) {
-        let f = self.avx512f;
-        let low = self.round(even);
-        let high = f._mm512_slli_epi32::<16>(self.round(odd));
-        let widened = f._mm512_castsi512_ps(f._mm512_slli_epi32::<16>(low));
-        let rest = [f._mm512_sub_ps(even, widened), f._mm512_sub_ps(odd, f._mm512_castsi512_ps(high))];
-        (f._mm512_castsi512_ps(f._mm512_or_si512(low, high)), rest)
-    }
 }
 
 /// Whether pair products are faster than multiply-adds of f32. On AMD they are: Zen 4 multiplies 465 GFLOP/s with them and
@@ -53,43 +46,61 @@ pub(crate) fn is_faster() -> bool {
 }
 
 impl Simd for Avx512Bf16 {
+    type Bf16 = PairedBf16;
     const NAME: &'static str = "avx512bf16";
-    const MULTIPLIES_BF16: bool = true;
     avx512_methods!();
+}
 
-    // Row blocks stay bf16 pairs in one register; the second register of the pair that the generic code passes
-    // around is not used. A query is the sum of two bf16 numbers, so its dot products keep 16 significant bits of
-    // it for one more instruction; rounding it to one bf16 instead costs 2^-9 of every score.
-
+impl MultiplyBf16Pairs for Avx512Bf16 {
     #[inline(always)]
-    fn load_bf16_operand(self, from: &[bf16]) -> [__m512; 2] {
+    fn load_pairs(self, from: &[bf16]) -> __m512 {
         let from = &from[..32];
         // SAFETY: thirty-two bf16 (64 bytes) were just checked to be there; the token proves AVX-512 F.
-        [unsafe { _mm512_loadu_ps(from.as_ptr().cast()) }, self.avx512f._mm512_setzero_ps()]
+        unsafe { _mm512_loadu_ps(from.as_ptr().cast()) }
     }
 
     #[inline(always)]
-    fn bf16_query_operand(self, even_odd: [__m512; 2]) -> [__m512; 2] {
-        let (rounded, rest) = self.split(even_odd);
-        let (second, _) = self.split(rest);
-        [rounded, second]
+    fn pair_up(self, first: &[bf16], second: &[bf16]) -> __m512 {
+        let (first, second) = (&first[..16], &second[..16]);
+        // SAFETY: sixteen bf16 (32 bytes) were just checked to be in each; the token proves AVX.
+        let (first, second) = unsafe {
+            (_mm256_loadu_si256(first.as_ptr().cast()), _mm256_loadu_si256(second.as_ptr().cast()))
+        };
+        let f = self.avx512f;
+        let high = f._mm512_slli_epi32::<16>(f._mm512_cvtepu16_epi32(second));
+        f._mm512_castsi512_ps(f._mm512_or_si512(f._mm512_cvtepu16_epi32(first), high))
     }
 
     #[inline(always)]
-    fn dot_bf16<const FULL: bool>(self, sum: __m512, row: [__m512; 2], query: [__m512; 2]) -> __m512 {
+    fn broadcast_pair(self, pair: &[bf16]) -> __m512 {
+        let pair = bytemuck::pod_read_unaligned(bytemuck::cast_slice(&pair[..2]));
+        self.avx512f._mm512_castsi512_ps(self.avx512f._mm512_set1_epi32(pair))
+    }
+
+    #[inline(always)]
+    fn multiply_pairs(self, sum: __m512, a: __m512, b: __m512) -> __m512 {
         // SAFETY: register arithmetic only; the token proves AVX-512 BF16.
-        unsafe {
-            let sum = _mm512_dpbf16_ps(sum, cast(row[0]), cast(query[0]));
-            if FULL { _mm512_dpbf16_ps(sum, cast(row[0]), cast(query[1])) } else { sum }
-        }
+        unsafe { _mm512_dpbf16_ps(sum, cast(a), cast(b)) }
     }
 
-    // Values are weighed two rows at a time: their elements interleaved, weights as pairs of bf16. The weights' sum is
-    // that of the rounded ones, so that what rounding does to an output is 2^-9 of how far its values lie apart, as
-    // much as rounding the values to bf16 did before.
+    #[inline(always)]
+    fn round_to_pairs(self, [low, high]: [__m512; 2]) -> __m512 {
+        // SAFETY: register arithmetic only; the token proves AVX-512 BF16.
+        cast(unsafe { _mm512_cvtne2ps_pbh(high, low) })
+    }
 
     #[inline(always)]
-    fn interleave_bf16(self, first: &[bf16], second: &[bf16]) -> [__m512; 2] {
+    fn split(self, [even, odd]: [__m512; 2]) -> (__m512, [__m512; 2]) {
+        let f = self.avx512f;
+        let low = self.round(even);
+        let high = f._mm512_slli_epi32::<16>(self.round(odd));
+        let widened = f._mm512_castsi512_ps(f._mm512_slli_epi32::<16>(low));
+        let rest = [f._mm512_sub_ps(even, widened), f._mm512_sub_ps(odd, f._mm512_castsi512_ps(high))];
+        (f._mm512_castsi512_ps(f._mm512_or_si512(low, high)), rest)
+    }
+
+    #[inline(always)]
+    fn interleave(self, first: &[bf16], second: &[bf16]) -> [__m512; 2] {
         let (first, second) = (&first[..32], &second[..32]);
         // SAFETY: thirty-two bf16 (64 bytes) were just checked to be in each; the token proves AVX-512 F.
         let (first, second) = unsafe {
@@ -101,31 +112,9 @@ impl Simd for Avx512Bf16 {
     }
 
     #[inline(always)]
-    fn put_bf16_weights(self, total: __m512, weights: [__m512; 2], scores: &mut [f32], at: usize) -> __m512 {
-        // SAFETY: register arithmetic only; the token proves AVX-512 BF16.
-        let packed: __m512 = cast(unsafe { _mm512_cvtne2ps_pbh(weights[1], weights[0]) });
-        self.store(packed, &mut scores[at / 2..]);
-        let ones = self.avx512f._mm512_castsi512_ps(self.avx512f._mm512_set1_epi32(0x3f80_3f80));
-        // SAFETY: as above.
-        unsafe { _mm512_dpbf16_ps(total, cast(packed), cast(ones)) }
-    }
-
-    #[inline(always)]
-    fn bf16_value_place(natural: usize) -> usize {
+    fn interleaved_place(natural: usize) -> usize {
         // Unpacking works in quarters of eight elements: their first four go to one register, their last four to the other.
         let (quarter, within) = (natural / 8, natural % 8);
         quarter * 4 + within % 4 + 16 * (within / 4)
-    }
-
-    #[inline(always)]
-    fn broadcast_bf16_pair(self, pair: &[bf16]) -> __m512 {
-        let pair = bytemuck::pod_read_unaligned(bytemuck::cast_slice(&pair[..2]));
-        self.avx512f._mm512_castsi512_ps(self.avx512f._mm512_set1_epi32(pair))
-    }
-
-    #[inline(always)]
-    fn multiply_bf16_pairs(self, sum: __m512, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: register arithmetic only; the token proves AVX-512 BF16.
-        unsafe { _mm512_dpbf16_ps(sum, cast(a), cast(b)) }
     }
 }

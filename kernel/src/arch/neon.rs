@@ -6,8 +6,8 @@ use std::arch::aarch64::{
     vcvtnq_s32_f32, vcvtq_f32_s32, vdivq_f32, vdup_n_u32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u32, vfmaq_f32,
     vget_low_s16, vld1_u16, vld1q_f32, vld1q_u16, vld1q_u32, vmaxq_f32, vmaxvq_f32, vminq_f32, vmovl_s8,
     vmovl_s16, vmulq_f32, vpaddq_f32, vreinterpret_f16_u16, vreinterpret_s8_u32, vreinterpretq_f32_s32,
-    vreinterpretq_f32_u32, vreinterpretq_u32_f32, vreinterpretq_u32_u16, vrndnq_f32, vshlq_n_s32,
-    vshlq_n_u32, vst1q_f32, vsubq_f32,
+    vreinterpretq_f32_u32, vreinterpretq_u32_f32, vreinterpretq_u32_u16, vrndnq_f32, vshll_n_u16,
+    vshlq_n_s32, vshlq_n_u32, vst1q_f32, vsubq_f32,
 };
 
 pulp::simd_type! {
@@ -98,6 +98,13 @@ macro_rules! neon_methods {
         }
 
         #[inline(always)]
+        fn load_bf16_in_order(self, from: &[half::bf16]) -> float32x4_t {
+            let from = &from[..4];
+            // SAFETY: four bf16, which are u16 in memory, were just checked to be there; the token proves NEON.
+            unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from.as_ptr().cast()))) }
+        }
+
+        #[inline(always)]
         fn load_f16(self, from: &[half::f16]) -> float32x4_t {
             let from = &from[..4];
             // SAFETY: four f16, which are u16 in memory, were just checked to be there; the token proves NEON.
@@ -179,6 +186,7 @@ macro_rules! neon_methods {
 pub(crate) use neon_methods;
 
 impl Simd for Neon {
+    type Bf16 = half::bf16;
     const NAME: &'static str = "neon";
     neon_methods!();
 }

@@ -3,7 +3,8 @@
 
 use crate::{
     arch::neon::{neon_methods, register_methods},
-    simd::Simd,
+    element::PairedBf16,
+    simd::{MultiplyBf16Pairs, Simd},
 };
 use half::bf16;
 use std::arch::{aarch64::*, asm};
@@ -17,22 +18,6 @@ pulp::simd_type! {
 }
 
 impl NeonBf16 {
-    /// Adds the two products of each lane's pairs to `sum`.
-    #[inline(always)]
-    fn dot_pairs(self, sum: float32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        let mut sum = sum;
-        // SAFETY: arithmetic on registers; the token proves BF16.
-        unsafe {
-            asm!(
-                ".arch_extension bf16",
-                "bfdot {sum:v}.4s, {a:v}.8h, {b:v}.8h",
-                sum = inout(vreg) sum, a = in(vreg) a, b = in(vreg) b,
-                options(pure, nomem, nostack, preserves_flags),
-            );
-        }
-        sum
-    }
-
     /// Rounds eight numbers to bf16, in order.
     #[inline(always)]
     fn round(self, low: float32x4_t, high: float32x4_t) -> uint16x8_t {
@@ -49,8 +34,59 @@ impl NeonBf16 {
         }
         rounded
     }
+}
 
-    /// Rounds (even places, odd places) to bf16 pairs as memory has them, and gives what the rounding left over.
+impl Simd for NeonBf16 {
+    type Bf16 = PairedBf16;
+    const NAME: &'static str = "neonbf16";
+    const TILE_QUERIES: usize = 5;
+    neon_methods!();
+}
+
+impl MultiplyBf16Pairs for NeonBf16 {
+    #[inline(always)]
+    fn load_pairs(self, from: &[bf16]) -> float32x4_t {
+        let from = &from[..8];
+        // SAFETY: eight bf16, which are u16 in memory, were just checked to be there; the token proves NEON.
+        unsafe { vreinterpretq_f32_u16(vld1q_u16(from.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn pair_up(self, first: &[bf16], second: &[bf16]) -> float32x4_t {
+        let (first, second) = (&first[..4], &second[..4]);
+        // SAFETY: four bf16, which are u16 in memory, were just checked to be in each; the token proves NEON.
+        unsafe {
+            let (first, second) = (vld1_u16(first.as_ptr().cast()), vld1_u16(second.as_ptr().cast()));
+            vreinterpretq_f32_u16(vcombine_u16(vzip1_u16(first, second), vzip2_u16(first, second)))
+        }
+    }
+
+    #[inline(always)]
+    fn broadcast_pair(self, pair: &[bf16]) -> float32x4_t {
+        self.splat(bytemuck::pod_read_unaligned(bytemuck::cast_slice(&pair[..2])))
+    }
+
+    #[inline(always)]
+    fn multiply_pairs(self, sum: float32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        let mut sum = sum;
+        // SAFETY: arithmetic on registers; the token proves BF16.
+        unsafe {
+            asm!(
+                ".arch_extension bf16",
+                "bfdot {sum:v}.4s, {a:v}.8h, {b:v}.8h",
+                sum = inout(vreg) sum, a = in(vreg) a, b = in(vreg) b,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        sum
+    }
+
+    #[inline(always)]
+    fn round_to_pairs(self, [low, high]: [float32x4_t; 2]) -> float32x4_t {
+        // SAFETY: a register cast; the token proves NEON.
+        unsafe { vreinterpretq_f32_u16(self.round(low, high)) }
+    }
+
     #[inline(always)]
     fn split(self, [even, odd]: [float32x4_t; 2]) -> (float32x4_t, [float32x4_t; 2]) {
         let rounded = self.round(even, odd);
@@ -63,44 +99,9 @@ impl NeonBf16 {
             (vreinterpretq_f32_u16(pairs), [vsubq_f32(even, even_rounded), vsubq_f32(odd, odd_rounded)])
         }
     }
-}
-
-impl Simd for NeonBf16 {
-    const NAME: &'static str = "neonbf16";
-    const TILE_QUERIES: usize = 5;
-    const MULTIPLIES_BF16: bool = true;
-    neon_methods!();
-
-    // The same as in `avx512bf16.rs`, where the why is told: queries are the sum of two bf16 numbers, values are weighed
-    // two rows at a time with weights rounded to bf16.
 
     #[inline(always)]
-    fn load_bf16_operand(self, from: &[bf16]) -> [float32x4_t; 2] {
-        let from = &from[..8];
-        // SAFETY: eight bf16, which are u16 in memory, were just checked to be there; the token proves NEON.
-        [unsafe { vreinterpretq_f32_u16(vld1q_u16(from.as_ptr().cast())) }, self.splat(0.0)]
-    }
-
-    #[inline(always)]
-    fn bf16_query_operand(self, even_odd: [float32x4_t; 2]) -> [float32x4_t; 2] {
-        let (rounded, rest) = self.split(even_odd);
-        let (second, _) = self.split(rest);
-        [rounded, second]
-    }
-
-    #[inline(always)]
-    fn dot_bf16<const FULL: bool>(
-        self,
-        sum: float32x4_t,
-        row: [float32x4_t; 2],
-        query: [float32x4_t; 2],
-    ) -> float32x4_t {
-        let sum = self.dot_pairs(sum, row[0], query[0]);
-        if FULL { self.dot_pairs(sum, row[0], query[1]) } else { sum }
-    }
-
-    #[inline(always)]
-    fn interleave_bf16(self, first: &[bf16], second: &[bf16]) -> [float32x4_t; 2] {
+    fn interleave(self, first: &[bf16], second: &[bf16]) -> [float32x4_t; 2] {
         let (first, second) = (&first[..8], &second[..8]);
         // SAFETY: eight bf16, which are u16 in memory, were just checked to be in each; the token proves NEON.
         unsafe {
@@ -111,31 +112,7 @@ impl Simd for NeonBf16 {
     }
 
     #[inline(always)]
-    fn put_bf16_weights(
-        self,
-        total: float32x4_t,
-        weights: [float32x4_t; 2],
-        scores: &mut [f32],
-        at: usize,
-    ) -> float32x4_t {
-        // SAFETY: register arithmetic only; the token proves NEON.
-        let packed = unsafe { vreinterpretq_f32_u16(self.round(weights[0], weights[1])) };
-        self.store(packed, &mut scores[at / 2..]);
-        self.dot_pairs(total, packed, self.splat(f32::from_bits(0x3f80_3f80)))
-    }
-
-    #[inline(always)]
-    fn bf16_value_place(natural: usize) -> usize {
+    fn interleaved_place(natural: usize) -> usize {
         natural
-    }
-
-    #[inline(always)]
-    fn broadcast_bf16_pair(self, pair: &[bf16]) -> float32x4_t {
-        self.splat(bytemuck::pod_read_unaligned(bytemuck::cast_slice(&pair[..2])))
-    }
-
-    #[inline(always)]
-    fn multiply_bf16_pairs(self, sum: float32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        self.dot_pairs(sum, a, b)
     }
 }

@@ -12,6 +12,7 @@ pub(crate) struct Portable;
 impl Simd for Portable {
     type F32 = f32x8;
     type Plain = Self;
+    type Bf16 = bf16;
     const NAME: &'static str = "portable";
     const LANES: usize = 8;
     // On the x86-64 and AArch64 baselines an f32x8 is two registers, so 16 and 32 of them hold 8 and 16.
@@ -95,6 +96,13 @@ impl Simd for Portable {
     fn load_bf16(self, from: &[bf16]) -> [f32x8; 2] {
         let pairs: u32x8 = pod_read_unaligned(bytemuck::cast_slice(&from[..16]));
         [cast(pairs << 16), cast(pairs & u32x8::splat(0xffff_0000))]
+    }
+
+    #[inline(always)]
+    fn load_bf16_in_order(self, from: &[bf16]) -> f32x8 {
+        let mut wide = [0.0; 8];
+        from[..8].convert_to_f32_slice(&mut wide);
+        f32x8::new(wide)
     }
 
     #[inline(always)]

@@ -10,11 +10,11 @@
 
 use super::{Partial, weigh::weigh_block};
 use crate::{
-    dtype::Element,
+    element::Element,
     memory::Aligned,
     microkernel::{
         block::{BLOCK, Block, Cursor, RowSet},
-        dot::{Tile, operand_len, prepare_queries, share_rows},
+        dot::{Tile, pack_queries, packed_len, share_rows},
         prefetch::{Blocks, Lines, prefetch_block},
         rows::block_products,
     },
@@ -75,7 +75,7 @@ impl Visible {
 
 /// Attention over rows `part` of a set. Fills `out` anew.
 #[inline(never)]
-pub(super) fn attend_rows<S: Simd, T: Element>(
+pub(super) fn attend_rows<S: Simd, T: Element<S>>(
     s: S,
     set: &RowSet<'_, T>,
     part: Range<usize>,
@@ -90,8 +90,8 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
             let (n, width) = (queries.len() / head_dim, row_width(head_dim));
             out.reset(n, head_dim);
             let Scratch { operands, sums, weights: [weights, next_weights], tiles, .. } = scratch;
-            operands.resize(n * operand_len::<S>(width));
-            prepare_queries::<S, T>(s, queries.chunks_exact(head_dim), scale, operands);
+            operands.resize(n * packed_len::<S>(width));
+            pack_queries::<S, T>(s, queries.chunks_exact(head_dim), scale, operands);
             sums.resize(n * width);
             sums.fill(0.0);
             weights.resize(n * BLOCK);
@@ -158,7 +158,7 @@ pub(super) fn attend_rows<S: Simd, T: Element>(
 
 /// Turns a query's scores of a block into weights, rescaling what was summed before if a larger score came.
 #[inline(always)]
-fn softmax_block<S: Simd, T: Element>(
+fn softmax_block<S: Simd, T: Element<S>>(
     s: S,
     scores: &mut [f32],
     largest: &mut f32,
@@ -201,7 +201,7 @@ fn scale_all<S: Simd>(s: S, x: &mut [f32], factor: f32) {
 
 /// Brings sums over values back from the registers' order to memory's, without the padding.
 #[inline(always)]
-pub(crate) fn restore_order<S: Simd, T: Element>(
+pub(crate) fn restore_order<S: Simd, T: Element<S>>(
     sums: &[f32],
     width: usize,
     head_dim: usize,
@@ -210,7 +210,7 @@ pub(crate) fn restore_order<S: Simd, T: Element>(
     let block = 2 * S::LANES;
     for (sums, values) in sums.chunks_exact(width).zip(values.chunks_exact_mut(head_dim)) {
         for (i, value) in values.iter_mut().enumerate() {
-            *value = sums[i / block * block + T::value_place::<S>(i % block)];
+            *value = sums[i / block * block + T::value_place(i % block)];
         }
     }
 }

@@ -28,7 +28,8 @@ pub use block::Scratch;
 pub use partial::Partial;
 
 use crate::{
-    dtype::{Element, Elements},
+    dtype::Elements,
+    element::Stored,
     error::{Error, Result, expect_len},
     microkernel::block::RowSet,
     precision::Precision,
@@ -38,7 +39,7 @@ use crate::{
 };
 use block::attend_rows;
 pub(crate) use block::{Request, Visible, restore_order};
-use half::{bf16, f16};
+use half::f16;
 use std::ops::Range;
 pub(crate) use weigh::weigh_block;
 
@@ -53,24 +54,6 @@ pub(crate) fn check_attend(rows: &Runs<'_>, part: &Range<usize>, queries: &[f32]
     let need = format!("there are {} rows, and {part:?} is no part of them", rows.len());
     Err(Error::Position { position: part.end, need })
 }
-
-/// Storage types whose elements an area can be seen as.
-pub(crate) trait Stored: Element {
-    /// The elements, none if they are of another type.
-    fn of(elements: Elements<'_>) -> &[Self];
-}
-
-macro_rules! stored {
-    ($($name:ident of $element:ty),*) => {
-        $(impl Stored for $element {
-            #[inline(always)]
-            fn of(elements: Elements<'_>) -> &[Self] {
-                if let Elements::$name(elements) = elements { elements } else { &[] }
-            }
-        })*
-    };
-}
-stored!(F32 of f32, F16 of f16, Bf16 of bf16);
 
 /// The rows of some runs, as elements of their type.
 #[inline(always)]
@@ -95,7 +78,7 @@ pub(crate) fn attend<S: Simd>(
     match rows.areas()[0].elements() {
         Elements::F32(_) => attend_rows(s.plain(), &typed::<f32>(rows), part, request, scratch, out),
         Elements::F16(_) => attend_rows(s.plain(), &typed::<f16>(rows), part, request, scratch, out),
-        Elements::Bf16(_) => attend_rows(s, &typed::<bf16>(rows), part, request, scratch, out),
+        Elements::Bf16(_) => attend_rows(s, &typed::<S::Bf16>(rows), part, request, scratch, out),
     }
 }
 

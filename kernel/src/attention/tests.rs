@@ -5,7 +5,7 @@ use super::{
     block::{Request, Visible, attend_rows},
 };
 use crate::{
-    dtype::Element,
+    element::Element,
     microkernel::{
         block::RowSet,
         recording::{Recording, recorded},
@@ -22,11 +22,7 @@ const ROWS: usize = 500;
 
 /// How often each line of some rows is prefetched, over runs of many lengths in which each row is once; with a line's last prefetch
 /// before that of the row itself.
-fn counts<S: Simd, T: Element + bytemuck::Zeroable>(
-    s: S,
-    head_dim: usize,
-    group: usize,
-) -> (Vec<usize>, usize) {
+fn counts<S: Simd, T: Element<S>>(s: S, head_dim: usize, group: usize) -> (Vec<usize>, usize) {
     let stride = 2 * row_width(head_dim);
     // On a line's beginning.
     let memory = vec![T::zeroed(); ROWS * stride + 64];

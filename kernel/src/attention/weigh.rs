@@ -1,7 +1,7 @@
 //! Sums of a block's values, weighted by the softmax terms of a tile of queries.
 
 use crate::{
-    dtype::Element,
+    element::Element,
     microkernel::{
         block::{BLOCK, Block},
         dot::with_tile_width,
@@ -13,7 +13,7 @@ use crate::{
 /// Adds a block's weighted values, the second half of its rows, to the sums of some queries: `weights` is
 /// `[count, BLOCK]` as [`Element::put_weights`] leaves them, `sums` is `[count, width]`.
 #[inline(always)]
-pub(crate) fn weigh_block<S: Simd, T: Element, P: Prefetch>(
+pub(crate) fn weigh_block<S: Simd, T: Element<S>, P: Prefetch>(
     s: S,
     block: &Block<'_, T>,
     ahead: &mut P,
@@ -39,7 +39,7 @@ pub(crate) fn weigh_block<S: Simd, T: Element, P: Prefetch>(
 
 /// `C` blocks of 2·LANES value elements of all rows, for `H` queries, whose sums stay in registers meanwhile.
 #[inline(always)]
-fn weigh_columns<S: Simd, T: Element, P: Prefetch, const C: usize, const H: usize>(
+fn weigh_columns<S: Simd, T: Element<S>, P: Prefetch, const C: usize, const H: usize>(
     s: S,
     block: &Block<'_, T>,
     ahead: &mut P,
@@ -67,32 +67,20 @@ fn weigh_columns<S: Simd, T: Element, P: Prefetch, const C: usize, const H: usiz
         }
         let rows = [values.of_row(2 * pair), values.of_row(2 * pair + 1)];
         local.begin_tile::<2>(2 * pair);
-        if T::multiplies_pairs::<S>() {
-            let mut pairs = [[s.splat(0.0); 2]; C];
+        // Row by row, or both rows at once where pairs are multiplied.
+        let loads = if T::PAIRS { 1 } else { 2 };
+        for load in 0..loads {
+            let mut loaded = [[s.splat(0.0); 2]; C];
             for c in 0..C {
-                pairs[c] = T::interleave(s, &rows[0][c * step..][..step], &rows[1][c * step..][..step]);
+                let columns = [&rows[0][c * step..][..step], &rows[1][c * step..][..step]];
+                loaded[c] = T::load_values(s, columns, load);
             }
             for h in 0..H {
-                prefetch_part(s, &mut local, at, rows, (h, H));
-                let weight = s.splat(weights[h][pair]);
+                prefetch_part(s, &mut local, at, rows, (load * H + h, loads * H));
+                let weight = s.splat(weights[h][loads * pair + load]);
                 for c in 0..C {
-                    registers[h][c][0] = s.multiply_bf16_pairs(registers[h][c][0], pairs[c][0], weight);
-                    registers[h][c][1] = s.multiply_bf16_pairs(registers[h][c][1], pairs[c][1], weight);
-                }
-            }
-        } else {
-            for (row, values) in rows.into_iter().enumerate() {
-                let mut wide = [[s.splat(0.0); 2]; C];
-                for c in 0..C {
-                    wide[c] = T::load(s, &values[c * step..][..step]);
-                }
-                for h in 0..H {
-                    prefetch_part(s, &mut local, at, rows, (row * H + h, 2 * H));
-                    let weight = s.splat(weights[h][2 * pair + row]);
-                    for c in 0..C {
-                        registers[h][c][0] = s.mul_add(wide[c][0], weight, registers[h][c][0]);
-                        registers[h][c][1] = s.mul_add(wide[c][1], weight, registers[h][c][1]);
-                    }
+                    registers[h][c][0] = T::multiply_add(s, registers[h][c][0], loaded[c][0], weight);
+                    registers[h][c][1] = T::multiply_add(s, registers[h][c][1], loaded[c][1], weight);
                 }
             }
         }

@@ -6,7 +6,7 @@
 use crate::{
     error::{Error, Result, expect_len},
     memory::Aligned,
-    microkernel::broadcast::{multiply_lanes, pack, packed_len, panel_lanes, store_tile},
+    microkernel::broadcast::{multiply_lanes, pack, panel_lanes, panels_len, store_tile},
     simd::Simd,
 };
 
@@ -74,7 +74,7 @@ fn nearest_here<S: Simd>(
         return;
     }
     let lanes = count.next_multiple_of(S::LANES);
-    let mut packed = Aligned::zeros(packed_len::<S>(count, dim, STEPS));
+    let mut packed = Aligned::zeros(panels_len::<S>(count, dim, STEPS));
     pack::<S, f32>(s, points, dim, STEPS, &mut packed);
     // What lies beyond the points is better than anything.
     let mut top = Aligned::zeros(lanes);

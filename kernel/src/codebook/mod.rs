@@ -24,20 +24,24 @@
 //! Tolerance: scores within 1e-5 of ‖q‖·‖ĉ − μ‖ (1e-4 with BF16 instructions); codes differ from an f64 evaluation
 //! only where the two distances differ by less than rounding.
 
+mod best;
 mod encode;
+mod probe;
+mod probes;
 mod scores;
 mod table;
 
-pub use encode::BestCode;
+pub use best::BestCode;
 pub(crate) use encode::encode;
-pub use scores::{Probes, Scratch};
-pub(crate) use scores::{prepare, scores};
+pub use probes::Probes;
+pub(crate) use probes::prepare;
+pub(crate) use scores::scores;
 use table::PackedTable;
 
 use crate::{
     dtype::{Dtype, Elements},
     error::{Error, Result, expect_len},
-    shape::{check_codes, check_head_dim, row_width},
+    shape::{check_codes, check_head_dim},
     simd::MAX_LANES,
 };
 use std::ops::Range;
@@ -47,7 +51,7 @@ use std::ops::Range;
 pub struct Codebook {
     head_dim: usize,
     codes: usize,
-    /// The codewords, `[codes, width]`, less the mean, padded with zeros; ½‖(ĉ − μ)·L_H‖² of each as stored, `[codes]`; the
+    /// The codewords in panels, less the mean; ½‖(ĉ − μ)·L_H‖² of each as stored, `[codes]`; the
     /// factor's rows as [`factor_rows`] finds them.
     table: PackedTable,
     /// `[head_dim]`: the mean of the codewords.
@@ -81,18 +85,13 @@ impl Codebook {
             return Err(Error::Unsupported { what: "the cholesky factor", got, supported });
         }
         let center = mean(codewords, head_dim);
-        let width = row_width(head_dim);
-        let mut padded = vec![0.0; codes * width];
-        for (to, from) in padded.chunks_exact_mut(width).zip(codewords.chunks_exact(head_dim)) {
-            for ((to, from), center) in to.iter_mut().zip(from).zip(&center) {
-                *to = from - center;
-            }
-        }
+        let centered: Vec<f32> =
+            codewords.iter().zip(center.iter().cycle()).map(|(x, mean)| x - mean).collect();
         let rows = cholesky.chunks_exact(head_dim).enumerate();
         let factor: Vec<f32> =
             rows.flat_map(|(i, row)| &row[..factor_row_len(i, head_dim)]).copied().collect();
         let norms = |rounded: &[f32]| half_norms(rounded, cholesky, head_dim);
-        let table = PackedTable::new(dtype, &factor, &padded, codes, norms)?;
+        let table = PackedTable::new(dtype, &factor, &centered, head_dim, norms)?;
         let finite = |x: &f32| x.is_finite();
         if !(table.codewords().to_f32().iter().all(finite) && table.half_norms().iter().all(finite)) {
             let got = format!("too large for {dtype}");
@@ -211,7 +210,7 @@ fn mean(codewords: &[f32], head_dim: usize) -> Vec<f32> {
     sum.into_iter().map(|sum| (sum / codes) as f32).collect()
 }
 
-/// ½‖ĉ·L‖² of each row of a padded table, in f64.
+/// ½‖ĉ·L‖² of each codeword, in f64.
 fn half_norms(table: &[f32], cholesky: &[f32], head_dim: usize) -> Vec<f32> {
     let mut image = vec![0.0_f64; head_dim];
     let half_norm = |codeword: &[f32]| {
@@ -223,5 +222,5 @@ fn half_norms(table: &[f32], cholesky: &[f32], head_dim: usize) -> Vec<f32> {
         }
         (0.5 * image.iter().map(|x| x * x).sum::<f64>()) as f32
     };
-    table.chunks_exact(row_width(head_dim)).map(half_norm).collect()
+    table.chunks_exact(head_dim).map(half_norm).collect()
 }

@@ -1,9 +1,11 @@
 //! What scores and codes read of a codebook, one thing behind the other, in memory that codebooks can share.
 
 use crate::{
-    dtype::{Dtype, Element, Elements},
+    dtype::{Dtype, Elements},
+    element::Stored,
     error::Result,
     memory::{Pages, Reservation},
+    microkernel::panel::PANEL,
 };
 use half::{bf16, f16};
 use std::{ops::Range, sync::Arc};
@@ -24,14 +26,15 @@ pub(super) struct PackedTable {
 }
 
 impl PackedTable {
-    /// Rounds `codewords` to `dtype`; `half_norms` computes theirs, of which there are `codes`, from the rounded ones.
+    /// Rounds `codewords`, `[codes, head_dim]`, to `dtype`; `half_norms` computes theirs from the rounded ones.
     pub(super) fn new(
         dtype: Dtype,
         factor: &[f32],
         codewords: &[f32],
-        codes: usize,
+        head_dim: usize,
         half_norms: impl FnOnce(&[f32]) -> Vec<f32>,
     ) -> Result<Self> {
+        let codes = codewords.len() / head_dim;
         let mut end = 0;
         let mut place = |bytes: usize| {
             let start = end;
@@ -39,16 +42,16 @@ impl PackedTable {
             start..start + bytes
         };
         let (of_factor, of_norms) = (place(size_of_val(factor)), place(codes * size_of::<f32>()));
-        let of_codewords = place(codewords.len() * dtype.size());
+        let of_codewords = place(codes.next_multiple_of(PANEL) * head_dim * dtype.size());
         let mut memory = Reservation::new(end, Pages::Huge)?;
         let bytes = memory.bytes_mut();
         bytes[of_factor.clone()].copy_from_slice(bytemuck::cast_slice(factor));
-        match dtype {
-            Dtype::F32 => write::<f32>(&mut bytes[of_codewords.clone()], codewords),
-            Dtype::F16 => write::<f16>(&mut bytes[of_codewords.clone()], codewords),
-            Dtype::Bf16 => write::<bf16>(&mut bytes[of_codewords.clone()], codewords),
-        }
-        let rounded = see(dtype, &bytes[of_codewords.clone()]).to_f32();
+        let table = &mut bytes[of_codewords.clone()];
+        let rounded = match dtype {
+            Dtype::F32 => write::<f32>(table, codewords, head_dim),
+            Dtype::F16 => write::<f16>(table, codewords, head_dim),
+            Dtype::Bf16 => write::<bf16>(table, codewords, head_dim),
+        };
         bytes[of_norms.clone()].copy_from_slice(bytemuck::cast_slice(&half_norms(&rounded)));
         let memory = Arc::new(memory);
         Ok(Self { dtype, memory, at: 0, factor: of_factor, half_norms: of_norms, codewords: of_codewords })
@@ -62,6 +65,7 @@ impl PackedTable {
         bytemuck::cast_slice(self.part(&self.half_norms))
     }
 
+    /// The codewords in panels, see `microkernel/panel.rs`.
     pub(super) fn codewords(&self) -> Elements<'_> {
         see(self.dtype, self.part(&self.codewords))
     }
@@ -104,8 +108,17 @@ fn see(dtype: Dtype, bytes: &[u8]) -> Elements<'_> {
     }
 }
 
-fn write<T: Element>(bytes: &mut [u8], numbers: &[f32]) {
-    for (to, &x) in bytemuck::cast_slice_mut::<_, T>(bytes).iter_mut().zip(numbers) {
-        *to = T::round(x);
+/// Writes codewords, rounded, into panels; gives them in order. The last panel is filled up with zeros, which are there already.
+fn write<T: Stored + Into<f32>>(bytes: &mut [u8], codewords: &[f32], head_dim: usize) -> Vec<f32> {
+    let mut in_order = vec![0.0; codewords.len()];
+    let panels = bytemuck::cast_slice_mut::<_, T>(bytes).chunks_exact_mut(PANEL * head_dim);
+    let codewords = codewords.chunks(PANEL * head_dim).zip(in_order.chunks_mut(PANEL * head_dim));
+    for (panel, (codewords, in_order)) in panels.zip(codewords) {
+        for (i, (&x, rounded)) in codewords.iter().zip(in_order).enumerate() {
+            let x = T::round(x);
+            panel[i % head_dim * PANEL + i / head_dim] = x;
+            *rounded = x.into();
+        }
     }
+    in_order
 }

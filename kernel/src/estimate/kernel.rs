@@ -16,8 +16,9 @@ use super::{
     sums::Sums,
 };
 use crate::{
-    attention::{Partial, Stored, restore_order, typed, weigh_block},
-    dtype::{Element, Elements},
+    attention::{Partial, restore_order, typed, weigh_block},
+    dtype::Elements,
+    element::Element,
     memory::Aligned,
     microkernel::{
         block::{BLOCK, Block, Cursor},
@@ -216,7 +217,7 @@ fn add_sums<S: Simd, T: Number>(
 
 /// Adds the values of single rows with the weights of their codes and their signs; those with a plus count in the denominator.
 #[inline(never)]
-fn weigh_rows<S: Simd, T: Stored>(s: S, what: &Unattended<'_>, scratch: &mut Scratch, out: &mut Partial) {
+fn weigh_rows<S: Simd, T: Element<S>>(s: S, what: &Unattended<'_>, scratch: &mut Scratch, out: &mut Partial) {
     s.vectorize(
         #[inline(always)]
         || {
@@ -285,7 +286,7 @@ fn sign_weights<S: Simd>(s: S, weights: &mut [f32], signs: &[f32]) -> f32 {
 
 /// Adds the values of consecutive rows to `sums`, `[width]`.
 #[inline(never)]
-pub(crate) fn add_values<S: Simd, T: Element>(s: S, rows: &[T], sums: &mut [f32]) {
+pub(crate) fn add_values<S: Simd, T: Element<S>>(s: S, rows: &[T], sums: &mut [f32]) {
     s.vectorize(
         #[inline(always)]
         || {
@@ -300,7 +301,7 @@ pub(crate) fn add_values<S: Simd, T: Element>(s: S, rows: &[T], sums: &mut [f32]
                 s.store(registers[0], &mut arranged[..S::LANES]);
                 s.store(registers[1], &mut arranged[S::LANES..]);
                 for (i, sum) in sums.iter_mut().enumerate() {
-                    *sum += arranged[T::register_place::<S>(i)];
+                    *sum += arranged[T::register_place(i)];
                 }
             }
         },

@@ -2,7 +2,7 @@
 
 use super::Inputs;
 use crate::{
-    dtype::Element,
+    element::Element,
     microkernel::{
         dot::{accumulate, reduce, with_tile_width},
         prefetch::{NoPrefetch, Stream},
@@ -16,7 +16,7 @@ const NEAR: usize = 512;
 
 /// `elements` is `[rows, cols]`, `out` is `[rows, n]`.
 #[inline(always)]
-pub(super) fn product<S: Simd, T: Element>(
+pub(super) fn product<S: Simd, T: Element<S>>(
     s: S,
     elements: &[T],
     inputs: &Inputs,
@@ -32,7 +32,7 @@ pub(super) fn product<S: Simd, T: Element>(
 }
 
 #[inline(always)]
-fn all_rows<S: Simd, T: Element, const R: usize, const H: usize>(
+fn all_rows<S: Simd, T: Element<S>, const R: usize, const H: usize>(
     s: S,
     elements: &[T],
     (cols, operands): (usize, &[f32]),
@@ -54,7 +54,7 @@ fn all_rows<S: Simd, T: Element, const R: usize, const H: usize>(
 }
 
 #[inline(always)]
-fn tile_products<S: Simd, T: Element, const R: usize, const H: usize>(
+fn tile_products<S: Simd, T: Element<S>, const R: usize, const H: usize>(
     s: S,
     rows: [&[T]; R],
     operands: &[f32],

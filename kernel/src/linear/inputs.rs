@@ -1,11 +1,12 @@
 //! Input vectors, brought once into the form in which all the weights of a product go over them.
 
 use crate::{
-    dtype::{Dtype, Element},
+    dtype::Dtype,
+    element::Element,
     error::Result,
     memory::{Aligned, PagedFloats},
-    microkernel::broadcast::{Row, pack, packed_len},
-    microkernel::dot::{operand_len, prepare_queries},
+    microkernel::broadcast::{pack, panels_len},
+    microkernel::dot::{pack_queries, packed_len},
     precision::Precision,
     simd::Simd,
 };
@@ -25,7 +26,7 @@ pub struct Inputs {
 
 #[derive(Debug)]
 pub(super) enum Values {
-    /// A tile in operand form, `[count, operand_len(cols)]`.
+    /// A tile in operand form, `[count, packed_len(cols)]`.
     Few(Aligned),
     /// Panels of lanes, see `microkernel/broadcast.rs`.
     Many(PagedFloats),
@@ -43,9 +44,9 @@ impl Inputs {
     }
 }
 
-/// `inputs` is `[n, cols]`, for weights of type `T` that are multiplied as `R`.
+/// `inputs` is `[n, cols]`, for weights of type `T`.
 #[inline(always)]
-pub(crate) fn prepare<S: Simd, T: Element, R: Row>(
+pub(crate) fn prepare<S: Simd, T: Element<S>>(
     s: S,
     inputs: &[f32],
     cols: usize,
@@ -53,15 +54,15 @@ pub(crate) fn prepare<S: Simd, T: Element, R: Row>(
     precision: Precision,
 ) -> Result<Inputs> {
     let count = inputs.len().checked_div(cols).unwrap_or(0);
-    let steps = if precision == Precision::Rounded && R::multiplies_pairs::<S>() { 1 } else { 2 };
+    let steps = if precision == Precision::Rounded && T::PAIRS { 1 } else { 2 };
     let values = if count <= S::TILE_QUERIES {
-        let stride = operand_len::<S>(cols);
+        let stride = packed_len::<S>(cols);
         let mut operands = Aligned::zeros(count * stride);
-        prepare_queries::<S, T>(s, inputs.chunks_exact(cols.max(1)), 1.0, &mut operands);
+        pack_queries::<S, T>(s, inputs.chunks_exact(cols.max(1)), 1.0, &mut operands);
         Values::Few(operands)
     } else {
-        let mut panels = PagedFloats::zeros(packed_len::<S>(count, cols, steps))?;
-        pack::<S, R>(s, inputs, cols, steps, &mut panels);
+        let mut panels = PagedFloats::zeros(panels_len::<S>(count, cols, steps))?;
+        pack::<S, T::Multiplied>(s, inputs, cols, steps, &mut panels);
         Values::Many(panels)
     };
     Ok(Inputs { backend: S::NAME, dtype, count, cols, steps, values })

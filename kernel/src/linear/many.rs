@@ -2,7 +2,7 @@
 
 use super::Inputs;
 use crate::{
-    dtype::Element,
+    element::Element,
     memory::Aligned,
     microkernel::broadcast::{Row, multiply_lanes, panel_lanes, store_tile},
     simd::{MAX_LANES, Simd},
@@ -24,9 +24,10 @@ struct Piece<'a, T> {
     columns: Range<usize>,
 }
 
-/// `elements` is `[rows, cols]`, `out` is `[rows, n]`. Rows are multiplied as they lie.
+/// `elements` is `[rows, cols]`, `out` is `[rows, n]`. Rows are multiplied as they lie, or widened first, each once for all the
+/// inputs.
 #[inline(always)]
-pub(super) fn product<S: Simd, T: Row>(
+pub(super) fn product<S: Simd, T: Element<S>>(
     s: S,
     elements: &[T],
     inputs: &Inputs,
@@ -34,44 +35,33 @@ pub(super) fn product<S: Simd, T: Row>(
     out: &mut [f32],
 ) {
     let cols = inputs.cols;
+    if let Some(elements) = T::as_multiplied(elements) {
+        for_each_piece(
+            elements,
+            inputs,
+            out,
+            #[inline(always)]
+            |elements, columns, out| {
+                let rows = elements.len() / cols;
+                let piece = Piece { elements: &elements[columns.start..], stride: cols, rows, columns };
+                all_panels(s, &piece, inputs, panels, out);
+            },
+        );
+        return;
+    }
+    let mut wide = Aligned::zeros(ROWS * COLUMNS.min(cols));
+    let wide: &mut [T::Multiplied] = bytemuck::cast_slice_mut(&mut wide);
     for_each_piece(
         elements,
         inputs,
         out,
         #[inline(always)]
         |elements, columns, out| {
-            let piece = Piece {
-                elements: &elements[columns.start..],
-                stride: cols,
-                rows: elements.len() / cols,
-                columns,
-            };
-            all_panels(s, &piece, inputs, panels, out);
-        },
-    );
-}
-
-/// The same for elements that are widened to f32 first, each once for all the inputs.
-#[inline(always)]
-pub(super) fn product_widened<S: Simd, T: Element>(
-    s: S,
-    elements: &[T],
-    inputs: &Inputs,
-    panels: &[f32],
-    out: &mut [f32],
-) {
-    let mut wide = Aligned::zeros(ROWS * COLUMNS.min(inputs.cols));
-    for_each_piece(
-        elements,
-        inputs,
-        out,
-        #[inline(always)]
-        |elements, columns, out| {
-            let stride = columns.len();
-            for (row, wide) in elements.chunks_exact(inputs.cols).zip(wide.chunks_exact_mut(stride)) {
+            let (rows, stride) = (elements.len() / cols, columns.len());
+            for (row, wide) in elements.chunks_exact(cols).zip(wide.chunks_exact_mut(stride)) {
                 T::widen(s, &row[columns.clone()], wide);
             }
-            let piece = Piece { elements: &wide, stride, rows: elements.len() / inputs.cols, columns };
+            let piece = Piece { elements: &*wide, stride, rows, columns };
             all_panels(s, &piece, inputs, panels, out);
         },
     );
@@ -95,7 +85,13 @@ fn for_each_piece<T>(
 
 /// Multiplies a piece of the weights with all the inputs.
 #[inline(always)]
-fn all_panels<S: Simd, T: Row>(s: S, piece: &Piece<'_, T>, inputs: &Inputs, panels: &[f32], out: &mut [f32]) {
+fn all_panels<S: Simd, T: Row<S>>(
+    s: S,
+    piece: &Piece<'_, T>,
+    inputs: &Inputs,
+    panels: &[f32],
+    out: &mut [f32],
+) {
     let steps = inputs.steps;
     let pairs = inputs.cols.div_ceil(2);
     let lanes = panel_lanes::<S>();
@@ -130,7 +126,7 @@ struct Panel<'a> {
 
 /// Goes over the rows, `R` at a time, with a panel of `C` registers.
 #[inline(always)]
-fn all_rows<S: Simd, T: Row, const R: usize, const C: usize>(
+fn all_rows<S: Simd, T: Row<S>, const R: usize, const C: usize>(
     s: S,
     piece: &Piece<'_, T>,
     panel: &Panel<'_>,
@@ -157,7 +153,7 @@ fn all_rows<S: Simd, T: Row, const R: usize, const C: usize>(
 
 /// The last column, if there is an odd number of them and pairs are multiplied.
 #[inline(always)]
-fn multiply_last<S: Simd, T: Row, const R: usize, const C: usize>(
+fn multiply_last<S: Simd, T: Row<S>, const R: usize, const C: usize>(
     s: S,
     rows: [&[T]; R],
     panel: &Panel<'_>,

@@ -26,12 +26,12 @@ use inputs::Values;
 pub(crate) use inputs::prepare;
 
 use crate::{
-    dtype::{Dtype, Element, Elements},
+    dtype::{Dtype, Elements},
+    element::{Element, Stored},
     error::{Error, Result, expect_len},
-    microkernel::broadcast::Row,
     simd::Simd,
 };
-use half::{bf16, f16};
+use half::f16;
 use std::ops::Range;
 
 /// A borrowed weight matrix, row-major.
@@ -108,10 +108,9 @@ pub(crate) fn prepare_for<S: Simd>(
     precision: Precision,
 ) -> Result<Inputs> {
     match dtype {
-        Dtype::F32 => prepare::<S::Plain, f32, f32>(s.plain(), inputs, cols, dtype, precision),
-        Dtype::F16 => prepare::<S::Plain, f16, f32>(s.plain(), inputs, cols, dtype, precision),
-        Dtype::Bf16 if S::MULTIPLIES_BF16 => prepare::<S, bf16, bf16>(s, inputs, cols, dtype, precision),
-        Dtype::Bf16 => prepare::<S, bf16, f32>(s, inputs, cols, dtype, precision),
+        Dtype::F32 => prepare::<S::Plain, f32>(s.plain(), inputs, cols, dtype, precision),
+        Dtype::F16 => prepare::<S::Plain, f16>(s.plain(), inputs, cols, dtype, precision),
+        Dtype::Bf16 => prepare::<S, S::Bf16>(s, inputs, cols, dtype, precision),
     }
 }
 
@@ -139,33 +138,19 @@ pub(crate) fn product<S: Simd>(s: S, weights: Matrix<'_>, inputs: &Inputs, out: 
         return;
     }
     match weights.elements {
-        Elements::F32(elements) => product_as_stored(s.plain(), elements, inputs, out),
-        Elements::F16(elements) => product_widened(s.plain(), elements, inputs, out),
-        Elements::Bf16(elements) if S::MULTIPLIES_BF16 => product_as_stored(s, elements, inputs, out),
-        Elements::Bf16(elements) => product_widened(s, elements, inputs, out),
+        Elements::F32(elements) => product_typed(s.plain(), elements, inputs, out),
+        Elements::F16(elements) => product_typed(s.plain(), elements, inputs, out),
+        elements @ Elements::Bf16(_) => product_typed(s, S::Bf16::of(elements), inputs, out),
     }
 }
 
-/// A product with weights that many inputs are multiplied with as they are.
 #[inline(never)]
-fn product_as_stored<S: Simd, T: Row>(s: S, elements: &[T], inputs: &Inputs, out: &mut [f32]) {
+fn product_typed<S: Simd, T: Element<S>>(s: S, elements: &[T], inputs: &Inputs, out: &mut [f32]) {
     s.vectorize(
         #[inline(always)]
         || match &inputs.values {
             Values::Few(operands) => few::product(s, elements, inputs, operands, out),
             Values::Many(panels) => many::product(s, elements, inputs, panels, out),
-        },
-    );
-}
-
-/// A product with weights that are widened to f32 for many inputs.
-#[inline(never)]
-fn product_widened<S: Simd, T: Element>(s: S, elements: &[T], inputs: &Inputs, out: &mut [f32]) {
-    s.vectorize(
-        #[inline(always)]
-        || match &inputs.values {
-            Values::Few(operands) => few::product(s, elements, inputs, operands, out),
-            Values::Many(panels) => many::product_widened(s, elements, inputs, panels, out),
         },
     );
 }

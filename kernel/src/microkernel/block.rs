@@ -27,14 +27,6 @@ impl<'a, T> RowSet<'a, T> {
         Self { areas, stride, runs }
     }
 
-    /// Rows of a single area.
-    #[inline(always)]
-    pub(crate) fn of_area(area: &'a [T], stride: usize, run: &'a Run) -> Self {
-        let mut areas = [&[][..]; MAX_AREAS];
-        areas[0] = area;
-        Self { areas, stride, runs: std::slice::from_ref(run) }
-    }
-
     /// Bytes of a row.
     pub(crate) fn row_bytes(&self) -> usize {
         self.stride * size_of::<T>()

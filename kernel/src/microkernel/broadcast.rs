@@ -8,10 +8,9 @@
 
 use super::walk::LockStep;
 use crate::{
-    dtype::Element,
-    simd::{MAX_LANES, Simd},
+    element::{Element, PairedBf16},
+    simd::{MAX_LANES, MultiplyBf16Pairs, Simd},
 };
-use half::bf16;
 
 /// Registers side by side in a panel: with eight rows three make 24 sums, with four rows two make eight. (With
 /// twelve and ten on sixteen registers the compiler spilled, at half the speed.)
@@ -21,42 +20,22 @@ pub(crate) const fn panel_registers<S: Simd>() -> usize {
 }
 
 /// Rows that lanes are multiplied with.
-pub(crate) trait Row: Element {
-    /// Whether pairs of elements are multiplied at once.
-    const PAIRS: bool;
-
+pub trait Row<S: Simd>: Element<S> {
     /// An element, or a pair of them, in every lane.
-    fn broadcast<S: Simd>(s: S, elements: &[Self]) -> S::F32;
-
-    /// Adds the products of what is broadcast and a step of a panel to a sum.
-    fn multiply<S: Simd>(s: S, sum: S::F32, broadcast: S::F32, lanes: S::F32) -> S::F32;
+    fn broadcast(s: S, elements: &[Self]) -> S::F32;
 }
 
-impl Row for f32 {
-    const PAIRS: bool = false;
-
+impl<S: Simd> Row<S> for f32 {
     #[inline(always)]
-    fn broadcast<S: Simd>(s: S, elements: &[Self]) -> S::F32 {
+    fn broadcast(s: S, elements: &[Self]) -> S::F32 {
         s.splat(elements[0])
     }
-
-    #[inline(always)]
-    fn multiply<S: Simd>(s: S, sum: S::F32, broadcast: S::F32, lanes: S::F32) -> S::F32 {
-        s.mul_add(broadcast, lanes, sum)
-    }
 }
 
-impl Row for bf16 {
-    const PAIRS: bool = true;
-
+impl<S: MultiplyBf16Pairs> Row<S> for PairedBf16 {
     #[inline(always)]
-    fn broadcast<S: Simd>(s: S, elements: &[Self]) -> S::F32 {
-        s.broadcast_bf16_pair(elements)
-    }
-
-    #[inline(always)]
-    fn multiply<S: Simd>(s: S, sum: S::F32, broadcast: S::F32, lanes: S::F32) -> S::F32 {
-        s.multiply_bf16_pairs(sum, broadcast, lanes)
+    fn broadcast(s: S, elements: &[Self]) -> S::F32 {
+        s.broadcast_pair(bytemuck::cast_slice(elements))
     }
 }
 
@@ -68,14 +47,14 @@ pub(crate) fn panel_lanes<S: Simd>() -> usize {
 
 /// How many numbers [`pack`] makes of `count` vectors of length `len`.
 #[inline(always)]
-pub(crate) fn packed_len<S: Simd>(count: usize, len: usize, steps: usize) -> usize {
+pub(crate) fn panels_len<S: Simd>(count: usize, len: usize, steps: usize) -> usize {
     len.div_ceil(2) * steps * count.next_multiple_of(S::LANES)
 }
 
-/// Packs vectors, `[n, len]`, into [`packed_len`] numbers: panels of [`panel_lanes`] vectors, the last of them as many
+/// Packs vectors, `[n, len]`, into [`panels_len`] numbers: panels of [`panel_lanes`] vectors, the last of them as many
 /// registers as it needs. `steps` of each pair are kept, 1 or 2.
 #[inline(always)]
-pub(crate) fn pack<S: Simd, T: Row>(s: S, vectors: &[f32], len: usize, steps: usize, packed: &mut [f32]) {
+pub(crate) fn pack<S: Simd, T: Row<S>>(s: S, vectors: &[f32], len: usize, steps: usize, packed: &mut [f32]) {
     let pairs = len.div_ceil(2);
     let panels = packed.chunks_mut(pairs * steps * panel_lanes::<S>());
     for (panel, vectors) in panels.zip(vectors.chunks(panel_lanes::<S>() * len)) {
@@ -87,7 +66,7 @@ pub(crate) fn pack<S: Simd, T: Row>(s: S, vectors: &[f32], len: usize, steps: us
                     *first = vector[2 * pair];
                     *second = vector.get(2 * pair + 1).copied().unwrap_or(0.0);
                 }
-                let operands = T::query_operand(s, [s.load(&first), s.load(&second)]);
+                let operands = T::pack_query(s, [s.load(&first), s.load(&second)]);
                 for (to, operand) in to.chunks_exact_mut(width / steps).zip(operands) {
                     s.store(operand, &mut to[register * S::LANES..]);
                 }
@@ -117,7 +96,7 @@ pub(crate) fn store_tile<S: Simd, const R: usize, const C: usize>(
 
 /// Adds the products of `R` rows with the `C` registers of a panel to their sums. Rows and panel have as many pairs.
 #[inline(always)]
-pub(crate) fn multiply_lanes<S: Simd, T: Row, const R: usize, const C: usize>(
+pub(crate) fn multiply_lanes<S: Simd, T: Row<S>, const R: usize, const C: usize>(
     s: S,
     rows: [&[T]; R],
     panel: &[f32],
@@ -147,7 +126,7 @@ pub(crate) fn multiply_lanes<S: Simd, T: Row, const R: usize, const C: usize>(
 }
 
 #[inline(always)]
-fn multiply_step<S: Simd, T: Row, const R: usize, const C: usize>(
+fn multiply_step<S: Simd, T: Row<S>, const R: usize, const C: usize>(
     s: S,
     rows: [&[T]; R],
     panel: &[f32],
@@ -160,7 +139,7 @@ fn multiply_step<S: Simd, T: Row, const R: usize, const C: usize>(
     for (sums, row) in sums.iter_mut().zip(rows) {
         let broadcast = T::broadcast(s, row);
         for (sum, lanes) in sums.iter_mut().zip(lanes) {
-            *sum = T::multiply(s, *sum, broadcast, lanes);
+            *sum = T::multiply_add(s, *sum, broadcast, lanes);
         }
     }
 }
@@ -168,7 +147,7 @@ fn multiply_step<S: Simd, T: Row, const R: usize, const C: usize>(
 /// Both steps of a pair, row by row: one after the other, the broadcasts of all rows would stay in registers until the
 /// second, which have no room for them beside the sums.
 #[inline(always)]
-fn multiply_two_steps<S: Simd, T: Row, const R: usize, const C: usize>(
+fn multiply_two_steps<S: Simd, T: Row<S>, const R: usize, const C: usize>(
     s: S,
     rows: [&[T]; R],
     panel: &[f32],
@@ -181,8 +160,8 @@ fn multiply_two_steps<S: Simd, T: Row, const R: usize, const C: usize>(
     for (sums, row) in sums.iter_mut().zip(rows) {
         let broadcast = T::broadcast(s, row);
         for (sum, [first, second]) in sums.iter_mut().zip(lanes) {
-            *sum = T::multiply(s, *sum, broadcast, first);
-            *sum = T::multiply(s, *sum, broadcast, second);
+            *sum = T::multiply_add(s, *sum, broadcast, first);
+            *sum = T::multiply_add(s, *sum, broadcast, second);
         }
     }
 }

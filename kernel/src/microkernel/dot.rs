@@ -7,23 +7,20 @@
 
 use super::prefetch::{Prefetch, Turns, prefetch_part};
 use crate::{
-    dtype::Element,
+    element::Element,
     simd::{MAX_LANES, Simd},
 };
 
-/// Most queries of one tile on any instruction set.
-pub(crate) const MAX_TILE_QUERIES: usize = 5;
-
 /// The length of a query in operand form: `len` rounded up to whole blocks.
 #[inline(always)]
-pub(crate) fn operand_len<S: Simd>(len: usize) -> usize {
+pub(crate) const fn packed_len<S: Simd>(len: usize) -> usize {
     len.next_multiple_of(2 * S::LANES)
 }
 
-/// Brings queries into operand form, tile by tile. `queries` is `[n, len]`, `operands` has [`operand_len`] elements for each;
+/// Brings queries into operand form, tile by tile. `queries` is `[n, len]`, `operands` has [`packed_len`] elements for each;
 /// what lies beyond a query becomes 0.
 #[inline(always)]
-pub(crate) fn prepare_queries<'q, S: Simd, T: Element>(
+pub(crate) fn pack_queries<'q, S: Simd, T: Element<S>>(
     s: S,
     queries: impl ExactSizeIterator<Item = &'q [f32]>,
     scale: f32,
@@ -46,13 +43,13 @@ pub(crate) fn prepare_queries<'q, S: Simd, T: Element>(
 
 /// A block of a query, of which `from` begins with the elements, if there are any left.
 #[inline(always)]
-fn prepare_block<S: Simd, T: Element>(s: S, from: &[f32], scale: f32, to: &mut [f32]) {
+fn prepare_block<S: Simd, T: Element<S>>(s: S, from: &[f32], scale: f32, to: &mut [f32]) {
     let mut arranged = [0.0; 2 * MAX_LANES];
     for (i, &x) in from.iter().take(2 * S::LANES).enumerate() {
-        arranged[T::register_place::<S>(i)] = x * scale;
+        arranged[T::register_place(i)] = x * scale;
     }
     let registers = [s.load(&arranged[..S::LANES]), s.load(&arranged[S::LANES..2 * S::LANES])];
-    let [low, high] = T::query_operand(s, registers);
+    let [low, high] = T::pack_query(s, registers);
     s.store(low, &mut to[..S::LANES]);
     s.store(high, &mut to[S::LANES..]);
 }
@@ -62,7 +59,7 @@ fn prepare_block<S: Simd, T: Element>(s: S, from: &[f32], scale: f32, to: &mut [
 #[inline(always)]
 pub(crate) fn accumulate<
     S: Simd,
-    T: Element,
+    T: Element<S>,
     P: Prefetch,
     const R: usize,
     const H: usize,
@@ -78,14 +75,14 @@ pub(crate) fn accumulate<
     // Loops, not closures handed to `map`: those would not be inlined, see `dispatch`.
     let mut blocks = [[s.splat(0.0); 2]; R];
     for (block, row) in blocks.iter_mut().zip(rows) {
-        *block = T::load_operand(s, row);
+        *block = T::load(s, row);
     }
     let queries = queries.chunks_exact(2 * S::LANES);
     for (h, (sums, query)) in sums.iter_mut().zip(queries).enumerate() {
         prefetch_part(s, ahead, from, rows, (h, H));
         let query = [s.load(&query[..S::LANES]), s.load(&query[S::LANES..])];
         for (sum, block) in sums.iter_mut().zip(blocks) {
-            *sum = T::dot::<S, FULL>(s, *sum, block, query);
+            *sum = T::dot::<FULL>(s, *sum, block, query);
         }
     }
 }

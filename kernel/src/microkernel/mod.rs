@@ -9,6 +9,7 @@
 pub(crate) mod block;
 pub(crate) mod broadcast;
 pub(crate) mod dot;
+pub(crate) mod panel;
 pub(crate) mod prefetch;
 #[cfg(test)]
 pub(crate) mod recording;

@@ -39,6 +39,7 @@ impl<const LANES: usize, const REGISTERS: usize> Recording<LANES, REGISTERS> {
 impl<const LANES: usize, const REGISTERS: usize> Simd for Recording<LANES, REGISTERS> {
     type F32 = Lanes;
     type Plain = Self;
+    type Bf16 = bf16;
     const NAME: &'static str = "recording";
     const LANES: usize = LANES;
     const REGISTERS: usize = REGISTERS;
@@ -102,6 +103,10 @@ impl<const LANES: usize, const REGISTERS: usize> Simd for Recording<LANES, REGIS
     fn load_bf16(self, from: &[bf16]) -> [Lanes; 2] {
         let from = &from[..2 * LANES];
         [0, 1].map(|odd| Self::first(from.iter().skip(odd).step_by(2).map(|x| x.to_f32())))
+    }
+
+    fn load_bf16_in_order(self, from: &[bf16]) -> Lanes {
+        Self::first(from[..LANES].iter().map(|x| x.to_f32()))
     }
 
     fn load_f16(self, from: &[f16]) -> Lanes {

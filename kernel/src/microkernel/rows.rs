@@ -13,13 +13,13 @@ use super::{
     prefetch::Prefetch,
     walk::LockStep,
 };
-use crate::{dtype::Element, precision::Precision, simd::Simd};
+use crate::{element::Element, precision::Precision, simd::Simd};
 
 /// Dot products of the first `width` elements of a block's rows with a tile of queries in operand form: rows
 /// `[count, stride]` of `products`, of which the first `block.len`, rounded up to a whole tile, are written.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "two factors, their sizes, the result, and what is prefetched")]
-pub(crate) fn block_products<S: Simd, T: Element, P: Prefetch>(
+pub(crate) fn block_products<S: Simd, T: Element<S>, P: Prefetch>(
     s: S,
     block: &Block<'_, T>,
     ahead: &mut P,
@@ -30,7 +30,7 @@ pub(crate) fn block_products<S: Simd, T: Element, P: Prefetch>(
     count: usize,
 ) {
     // Where there is no difference, there is one version.
-    if precision == Precision::Full || !T::multiplies_pairs::<S>() {
+    if precision == Precision::Full || !T::PAIRS {
         products_with::<S, T, P, true>(s, block, ahead, queries, width, products, count);
     } else {
         products_with::<S, T, P, false>(s, block, ahead, queries, width, products, count);
@@ -38,7 +38,7 @@ pub(crate) fn block_products<S: Simd, T: Element, P: Prefetch>(
 }
 
 #[inline(always)]
-fn products_with<S: Simd, T: Element, P: Prefetch, const FULL: bool>(
+fn products_with<S: Simd, T: Element<S>, P: Prefetch, const FULL: bool>(
     s: S,
     block: &Block<'_, T>,
     ahead: &mut P,
@@ -50,7 +50,7 @@ fn products_with<S: Simd, T: Element, P: Prefetch, const FULL: bool>(
     with_tile_width!(S::TILE_QUERIES, count, H => {
         // Sums of a tile fill about half the registers; the rows, widened, and the queries need the rest.
         match (S::REGISTERS >= 32, H) {
-            (true, 1 | 2) if T::multiplies_pairs::<S>() => {
+            (true, 1 | 2) if T::PAIRS => {
                 tile_products::<S, T, P, 8, H, FULL>(s, block, ahead, queries, width, products);
             }
             (true, _) | (false, 1) => tile_products::<S, T, P, 4, H, FULL>(s, block, ahead, queries, width, products),
@@ -60,7 +60,7 @@ fn products_with<S: Simd, T: Element, P: Prefetch, const FULL: bool>(
 }
 
 #[inline(always)]
-fn tile_products<S: Simd, T: Element, P: Prefetch, const R: usize, const H: usize, const FULL: bool>(
+fn tile_products<S: Simd, T: Element<S>, P: Prefetch, const R: usize, const H: usize, const FULL: bool>(
     s: S,
     block: &Block<'_, T>,
     ahead: &mut P,

@@ -3,7 +3,8 @@
 
 use super::layout::Layout;
 use crate::{
-    dtype::{Dtype, Element, Elements},
+    dtype::{Dtype, Elements},
+    element::Stored,
     error::{Error, Result, expect_len},
     memory::{Pages, Reservation},
     rows::Rows,
@@ -196,7 +197,7 @@ pub(super) fn try_reserve<T>(elements: &mut Vec<T>, more: usize) -> Result<()> {
     })
 }
 
-fn write_rows<T: Element>(memory: &mut [u8], layout: &Layout, keys: &[f32], values: &[f32]) {
+fn write_rows<T: Stored>(memory: &mut [u8], layout: &Layout, keys: &[f32], values: &[f32]) {
     let (width, head_dim) = (layout.width(), layout.head_dim);
     let rows: &mut [T] = bytemuck::cast_slice_mut(memory);
     let tokens = keys.chunks_exact(head_dim).zip(values.chunks_exact(head_dim));

@@ -148,8 +148,7 @@ fn in_parts(
     for part in 0..parts {
         let range = cut(book.codes(), part);
         let (mut of_part, mut best) = (vec![0.0; probes.queries() * range.len()], [BestCode::default()]);
-        let mut scratch = codebook::Scratch::default();
-        kernels.codeword_scores(book, &probes, range.clone(), &mut of_part, &mut best, &mut scratch).unwrap();
+        kernels.codeword_scores(book, &probes, range.clone(), &mut of_part, &mut best).unwrap();
         scores
             .iter_mut()
             .zip(of_part.chunks(range.len().max(1)))
