@@ -61,6 +61,12 @@ pub enum DeviceError {
         /// What the driver said.
         reason: String,
     },
+    /// What is in the card's memory are no labels.
+    #[error("the labels of points on the card make no sense: {reason}")]
+    Labels {
+        /// What is wrong with them.
+        reason: String,
+    },
 }
 
 #[cfg(feature = "cuda")]

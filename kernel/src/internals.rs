@@ -52,10 +52,10 @@ impl<S: Simd> Internals for S {
     fn sum_values(&self, rows: Rows<'_>, range: Range<usize>, sums: &mut [f32]) -> Result<()> {
         let width = row_width(rows.head_dim());
         expect_len("sums", sums.len(), width)?;
-        let all = rows.len();
-        let of_rows = range.start * 2 * width..range.end * 2 * width;
-        let Some(elements) = rows.elements().range(of_rows) else {
-            return Err(Error::Position { position: range.end, need: format!("there are {all} rows") });
+        let place = |row: usize| row.saturating_mul(2 * width);
+        let Some(elements) = rows.elements().range(place(range.start)..place(range.end)) else {
+            let need = format!("there are {} rows", rows.len());
+            return Err(Error::Position { position: range.end, need });
         };
         let s = self.plain();
         match elements {

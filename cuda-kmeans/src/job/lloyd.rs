@@ -28,7 +28,8 @@ impl Job<'_> {
         let layout = self.layout;
         let mut labels = self.workspace.download(layout.labels)?;
         let distances = self.workspace.download(layout.distances)?;
-        let filled = fill_empty(&mut labels, &distances, self.shape.clusters);
+        let filled = fill_empty(&mut labels, &distances, self.shape.clusters)
+            .map_err(|error| DeviceError::Labels { reason: error.to_string() })?;
         if filled.is_empty() {
             return Ok(());
         }

@@ -1,7 +1,10 @@
 //! k-means on the CPU: first centroids, then iterations until they rest.
 
 use super::{Candidates, Clusterer, Clustering, Nearest, Points, Progress, Settings, lloyd::State, seeding};
-use crate::{dispatch::Kernels, error::Result};
+use crate::{
+    dispatch::Kernels,
+    error::{Error, Result},
+};
 use rayon::prelude::*;
 use std::{ops::ControlFlow, time::Instant};
 
@@ -26,7 +29,7 @@ impl Clusterer for CpuClusterer {
         }
         let (mut iterations, mut converged) = (0, false);
         while iterations < settings.iterations && !converged {
-            let moved = state.move_centroids();
+            let moved = state.move_centroids()?;
             state.assign(&moved.numbers)?;
             iterations += 1;
             converged = moved.way < settings.tolerance;
@@ -47,6 +50,10 @@ impl Clusterer for CpuClusterer {
     fn seconds_per_pair(&self, dim: usize) -> Result<f64> {
         const POINTS: usize = 480;
         const CENTROIDS: usize = 1024;
+        if !(1..=1 << 16).contains(&dim) {
+            let what = "the dimension of points to measure with";
+            return Err(Error::Unsupported { what, got: dim.to_string(), supported: "1..=65536" });
+        }
         let threads = rayon::current_num_threads();
         let (points, centroids, half_norms) =
             (vec![0.5; POINTS * dim], vec![0.25; CENTROIDS * dim], vec![0.0; CENTROIDS]);

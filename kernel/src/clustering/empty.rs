@@ -1,10 +1,23 @@
 //! Clusters without points.
 
+use crate::error::{Error, Result, expect_len};
+
 /// Gives each cluster without points the one that is farthest from its centroid, if that is any distance and its cluster
 /// has others. `labels` and `distances` are `[n]`, distances squared.
 ///
 /// Gives the numbers of the clusters whose members are others now.
-pub fn fill_empty(labels: &mut [u32], distances: &[f32], clusters: usize) -> Vec<u32> {
+///
+/// # Errors
+/// If there are not as many labels as distances, a label is not below `clusters`, or those cannot be numbered.
+pub fn fill_empty(labels: &mut [u32], distances: &[f32], clusters: usize) -> Result<Vec<u32>> {
+    expect_len("distances", distances.len(), labels.len())?;
+    let refuse = |what, got: String, supported| Err(Error::Unsupported { what, got, supported });
+    if u32::try_from(clusters).is_err() {
+        return refuse("the number of clusters", clusters.to_string(), "up to 2^32 − 1");
+    }
+    if let Some(bad) = labels.iter().find(|&&label| label as usize >= clusters) {
+        return refuse("a label", bad.to_string(), "numbers below that of the clusters");
+    }
     let mut sizes = vec![0_u32; clusters];
     for &label in &*labels {
         sizes[label as usize] += 1;
@@ -12,7 +25,7 @@ pub fn fill_empty(labels: &mut [u32], distances: &[f32], clusters: usize) -> Vec
     let empty: Vec<usize> = (0..clusters).filter(|&number| sizes[number] == 0).collect();
     let mut changed = Vec::new();
     if empty.is_empty() {
-        return changed;
+        return Ok(changed);
     }
     let mut farthest: Vec<usize> = (0..labels.len()).filter(|&point| distances[point] > 0.0).collect();
     farthest.sort_by(|&a, &b| distances[b].total_cmp(&distances[a]).then(a.cmp(&b)));
@@ -25,5 +38,5 @@ pub fn fill_empty(labels: &mut [u32], distances: &[f32], clusters: usize) -> Vec
         changed.extend([from as u32, number as u32]);
         labels[point] = number as u32;
     }
-    changed
+    Ok(changed)
 }

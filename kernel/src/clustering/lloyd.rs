@@ -171,9 +171,9 @@ impl<'p> State<'p> {
     }
 
     /// Moves centroids to the means of their points.
-    pub(super) fn move_centroids(&mut self) -> Moved {
+    pub(super) fn move_centroids(&mut self) -> Result<Moved> {
         let clusters = self.clusters();
-        for cluster in fill_empty(&mut self.labels, &self.distances, clusters) {
+        for cluster in fill_empty(&mut self.labels, &self.distances, clusters)? {
             self.changed[cluster as usize] = true;
         }
         let members = self.members();
@@ -195,7 +195,7 @@ impl<'p> State<'p> {
             moved.numbers.push(number as u32);
             moved.way += way;
         }
-        moved
+        Ok(moved)
     }
 
     /// The points of each cluster, ascending.

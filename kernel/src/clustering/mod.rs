@@ -146,6 +146,6 @@ pub trait Clusterer: Sync {
     /// Measures how many seconds comparing a point with a centroid takes, where there are many of both.
     ///
     /// # Errors
-    /// If memory or a device fails.
+    /// For a dimension of 0, or one that is too large to measure with, and if memory or a device fails.
     fn seconds_per_pair(&self, dim: usize) -> Result<f64>;
 }

@@ -50,11 +50,17 @@ impl<'a> Points<'a> {
     }
 
     /// A point.
+    ///
+    /// # Panics
+    /// If there is none of that number.
     pub fn point(&self, number: usize) -> &'a [f32] {
         &self.coordinates[number * self.dim..][..self.dim]
     }
 
     /// What a point counts.
+    ///
+    /// # Panics
+    /// If there is none of that number and points count differently.
     pub fn weight(&self, number: usize) -> f32 {
         self.weights.map_or(1.0, |weights| weights[number])
     }

@@ -169,21 +169,24 @@ impl Choice {
         scratch: &mut estimate::Scratch,
         out: &mut Partial,
     ) -> Result<()> {
-        let head_dim = book.head_dim();
+        let (head_dim, layout) = (book.head_dim(), store.layout());
+        expect_len("head_dim of the store", layout.head_dim, head_dim)?;
+        expect_len("codewords of the store", layout.codes, book.codes())?;
         let group = queries.len() / head_dim;
         check_group(group)?;
         expect_len("scored queries", queries.len(), group * head_dim)?;
+        expect_len("scores", scores.len(), group * book.codes())?;
         let mut offsets = [0.0; 16];
         for (offset, query) in offsets.iter_mut().zip(queries.chunks_exact(head_dim)) {
             *offset = (center_score(query, book.center()) * f64::from(scale)) as f32;
         }
         let bases = store.bases();
+        expect_len("slots of the choice", self.slots(), bases.iter().map(|base| base.slots().len()).sum())?;
         let none = Table { sums: estimate::Sums::F32(&[]), codes: &[], left: &[] };
         let mut tables = [none; MAX_AREAS];
         let mut rest = &self.left[..];
         for (table, base) in tables.iter_mut().zip(bases) {
             let slots = base.slots();
-            expect_len("slots of the choice", rest.len().min(slots.len()), slots.len())?;
             let (left, others) = rest.split_at(slots.len());
             *table = Table { sums: base.sums(), codes: slots, left };
             rest = others;

@@ -48,8 +48,8 @@ impl Sums<'_> {
     /// Bytes of one slot.
     pub const fn slot_bytes(&self, width: usize) -> usize {
         match self {
-            Self::F32(_) => width * size_of::<f32>(),
-            Self::Int8 { .. } => width + size_of::<f32>(),
+            Self::F32(_) => width.saturating_mul(size_of::<f32>()),
+            Self::Int8 { .. } => width.saturating_add(size_of::<f32>()),
         }
     }
 }

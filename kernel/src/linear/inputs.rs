@@ -56,7 +56,8 @@ pub(crate) fn prepare<S: Simd, T: Element<S>>(
     let count = inputs.len().checked_div(cols).unwrap_or(0);
     let steps = if precision == Precision::Rounded && T::PAIRS { 1 } else { 2 };
     let values = if count <= S::TILE_QUERIES {
-        let stride = packed_len::<S>(cols);
+        // Of no vectors, the dimension may be any number.
+        let stride = if count > 0 { packed_len::<S>(cols) } else { 0 };
         let mut operands = Aligned::zeros(count * stride);
         pack_queries::<S, T>(s, inputs.chunks_exact(cols.max(1)), 1.0, &mut operands);
         Values::Few(operands)

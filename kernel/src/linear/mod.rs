@@ -89,7 +89,7 @@ pub fn rows_per_task(rows: usize, inputs: usize, threads: usize) -> usize {
     if inputs <= FEW_INPUTS {
         return SHORT;
     }
-    let even = rows / (TASKS_PER_THREAD * threads.max(1));
+    let even = rows / TASKS_PER_THREAD.saturating_mul(threads.max(1));
     even.next_multiple_of(SHORT).clamp(SHORT, LONG)
 }
 

@@ -31,12 +31,18 @@ pub trait Postings {
 }
 
 /// Working memory of [`retrieve`], to be kept between steps.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Scratch {
     boundary: Boundary,
     /// The next position of each tied code, and how many are taken.
     next: BinaryHeap<Reverse<(u32, usize)>>,
     taken: Vec<u32>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { boundary: Boundary::none(), next: BinaryHeap::new(), taken: Vec::new() }
+    }
 }
 
 /// Puts into `prefixes`, `[codes]`, how many of each code's tokens are in the union of each query head's `take` best-scoring ones;

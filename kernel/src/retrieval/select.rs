@@ -19,8 +19,8 @@ const STEPS_BY_DISTANCE: usize = 12;
 /// By how many standard deviations the guess of the boundary is lowered, in turn, until enough codes reach it.
 const MARGINS: [f32; 2] = [0.15, 1.0];
 
-/// Where a head's taking ends.
-#[derive(Debug, Clone, Default)]
+/// Where a head's taking ends. Only this crate makes one, so that nobody else calls what trusts its arguments.
+#[derive(Debug, Clone)]
 pub struct Boundary {
     /// The codes that score exactly as the last one taken, which have tokens.
     pub codes: Vec<u32>,
@@ -29,6 +29,13 @@ pub struct Boundary {
     collected: Collected,
     /// Codes between the thresholds, by score.
     close: Vec<(f32, u32)>,
+}
+
+impl Boundary {
+    /// Of nothing.
+    pub(crate) fn none() -> Self {
+        Self { codes: Vec::new(), left: 0, collected: Collected::default(), close: Vec::new() }
+    }
 }
 
 /// Codes that may be taken, side by side; registers are filled up with codes that score −∞ and have no tokens.

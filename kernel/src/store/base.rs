@@ -82,6 +82,10 @@ impl Base {
     /// If the parts do not fit the layout, one another or the positions.
     pub fn new(layout: Layout, positions: Range<usize>, memory: Arc<dyn BaseMemory>) -> Result<Self> {
         layout.check()?;
+        if positions.start > positions.end {
+            let need = format!("a base that begins at {} ends there or behind it", positions.start);
+            return Err(Error::Position { position: positions.end, need });
+        }
         let parts = memory.parts();
         expect_len("offsets of a base", parts.offsets.len(), layout.codes + 1)?;
         let rows = positions.len();

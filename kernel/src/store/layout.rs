@@ -61,8 +61,8 @@ impl Layout {
     /// Bytes of the sum of a code's values, its scale included.
     pub const fn sum_bytes(&self) -> usize {
         match self.dtype {
-            Dtype::F32 => self.width() * size_of::<f32>(),
-            Dtype::F16 | Dtype::Bf16 => self.width() + self.scale_bytes(),
+            Dtype::F32 => self.width().saturating_mul(size_of::<f32>()),
+            Dtype::F16 | Dtype::Bf16 => self.width().saturating_add(self.scale_bytes()),
         }
     }
 

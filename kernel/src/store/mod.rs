@@ -104,7 +104,8 @@ impl Store {
     /// values and codes of the tokens before and behind it.
     ///
     /// # Errors
-    /// As [`Store::new`] and [`Store::append`], and if the base does not begin where the sinks end.
+    /// As [`Store::new`] and [`Store::append`], and if the base does not begin where the sinks end, or there are fewer tokens behind it
+    /// than the layout's window.
     pub fn from_base(
         base: Base,
         capacity: usize,
@@ -124,6 +125,11 @@ impl Store {
         store.log.first = positions.end;
         store.bases.push(base);
         store.append(window.0, window.1, window.2)?;
+        let start = store.layout.window_start(store.len());
+        if start < positions.end {
+            let need = format!("the window begins where the base ends, at {}, or behind it", positions.end);
+            return Err(Error::Position { position: start, need });
+        }
         Ok(store)
     }
 

@@ -85,6 +85,9 @@ impl Store {
 
 impl Postings for Store {
     fn position(&self, code: usize, number: usize) -> Option<u32> {
+        if code >= self.layout.codes {
+            return None;
+        }
         let mut number = number;
         for base in &self.bases {
             let rows = base.of_code(code);

@@ -5,7 +5,7 @@ mod sequence;
 use a2ats_kernel::{
     Codebook, Dtype, Kernels,
     attention::{self, Partial},
-    codebook::{self, BestCode, Probes},
+    codebook::{BestCode, Probes},
     decode::{Choice, Estimate, Sparsity, StepScratch, decode_step, rows_per_task},
     estimate::{self, Part},
     store::Store,
