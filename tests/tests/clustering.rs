@@ -173,19 +173,6 @@ fn what_cannot_be_clustered_is_refused() {
 }
 
 #[test]
-fn wrong_shapes_are_refused() {
-    let kernels = available()[0];
-    let candidates = Candidates { centroids: &[0.0; 4], half_norms: &[0.0; 2] };
-    let refused = |points: &[f32], scores: &mut [f32], numbers: &mut [u32]| {
-        kernels.nearest(points, &candidates, &mut Nearest { scores, numbers }).is_err()
-    };
-    assert!(refused(&[0.0; 4], &mut [0.0; 2], &mut [0; 1]));
-    assert!(refused(&[0.0; 5], &mut [0.0; 2], &mut [0; 2]));
-    assert!(refused(&[0.0; 6], &mut [0.0; 2], &mut [0; 2]));
-    assert!(!refused(&[0.0; 4], &mut [0.0; 2], &mut [0; 2]));
-}
-
-#[test]
 fn breaking_off_gives_nothing() {
     let points = clouds(&mut Noise::new(3), 100, 4);
     let view = Points::new(&points, 4, None).unwrap();

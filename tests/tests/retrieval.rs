@@ -255,12 +255,3 @@ fn more_tokens_than_32_bits_count_are_an_error() {
         assert_eq!(prefixes, [(1 << 31) - 1, 1]);
     });
 }
-
-#[test]
-fn sparsities_that_make_no_sense_are_errors() {
-    for retrieve in [f64::NAN, f64::INFINITY, -0.1] {
-        assert!(Sparsity { retrieve, ..Sparsity::default() }.check().is_err(), "{retrieve}");
-    }
-    assert!(Sparsity { window: 0, ..Sparsity::default() }.check().is_err());
-    assert!(Sparsity { retrieve: 0.0, sinks: 0, window: 1, estimate: Estimate::Off }.check().is_ok());
-}
