@@ -6,7 +6,7 @@ use crate::{
 };
 use a2ats_kernel::{
     Codebook, Dtype, available,
-    codebook::{BestCode, Probes, Scratch},
+    codebook::{BestCode, Probes},
 };
 use a2ats_tests::inputs::{Guarded, unit_matrix};
 
@@ -106,7 +106,6 @@ fn codeword_scores(draw: &mut Draw<'_>) {
         codes.clone(),
         &mut scores,
         &mut best,
-        &mut Scratch::default(),
     );
     let fits =
         are_made_for_it && is_inside(&codes, book.codes()) && scores.len() == good && best.len() == keys;
