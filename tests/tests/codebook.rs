@@ -1,7 +1,7 @@
 //! Codeword scores and codes against the reference.
 
 use a2ats_kernel::{
-    Codebook, Dtype, Kernels,
+    Codebook, Dtype, Kernels, available,
     codebook::{BestCode, Probes},
 };
 use a2ats_tests::{
@@ -200,10 +200,12 @@ proptest! {
     fn ranges_of_codes_and_sequences_that_share_a_pass_give_the_same_bits(
         (codes, head_dim, dtype) in (code_counts(), head_dims(), dtypes()),
         (sequences, group, parts) in (1_usize..=9, 1_usize..=9, 1_usize..=4),
-        seed in any::<u64>(),
+        (copies, seed) in (1_usize..=3, any::<u64>()),
     ) {
         let mut noise = Noise::new(seed);
-        let codewords = noise.vector(codes * head_dim, 1.0);
+        // Copies are in several ranges: the lowest of them is the best.
+        let mut codewords = noise.vector(codes.div_ceil(copies) * head_dim, 1.0).repeat(copies);
+        codewords.truncate(codes * head_dim);
         let book = Codebook::new(&codewords, &noise.cholesky(head_dim), head_dim, dtype).unwrap();
         let queries = noise.vector(sequences * group * head_dim, 1.0);
         let keys = noise.vector(sequences * head_dim, 1.0);
@@ -403,6 +405,57 @@ fn numbers_that_are_not_finite_are_errors() {
             assert!(Codebook::new(&[1.0; 32], &cholesky, 16, Dtype::F32).is_err());
         }
     }
+}
+
+#[test]
+fn codewords_whose_norms_are_not_finite_are_errors() {
+    let of_size = |size: f32| -> Vec<f32> { (0..32).map(|i| if i < 16 { size } else { -size }).collect() };
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        assert!(Codebook::new(&of_size(1e18), &unit_matrix(16), 16, dtype).is_ok());
+        assert!(Codebook::new(&of_size(1e19), &unit_matrix(16), 16, dtype).is_err());
+    }
+}
+
+#[test]
+fn probes_for_another_backend_or_codebook_are_errors() {
+    let book = |head_dim, dtype| {
+        Codebook::new(&vec![0.5; 3 * head_dim], &unit_matrix(head_dim), head_dim, dtype).unwrap()
+    };
+    let books = [book(16, Dtype::F32), book(16, Dtype::F16), book(16, Dtype::Bf16), book(18, Dtype::F32)];
+    for preparing in available() {
+        for (number, book) in books.iter().enumerate() {
+            let mut probes = Probes::default();
+            let vector = vec![1.0; book.head_dim()];
+            preparing.prepare_probes(book, &vector, &vector, &mut probes).unwrap();
+            for multiplying in available() {
+                for (other, book) in books.iter().enumerate() {
+                    let (mut scores, mut best) = ([-1.0; 3], [BestCode::default()]);
+                    let done = multiplying.codeword_scores(book, &probes, 0..3, &mut scores, &mut best);
+                    let fits = preparing.name() == multiplying.name() && number == other;
+                    assert_eq!(done.is_ok(), fits, "{done:?}");
+                    assert_eq!(scores, if fits { [0.0; 3] } else { [-1.0; 3] });
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn codes_that_are_not_there_and_keys_without_a_place_are_errors() {
+    let book = Codebook::new(&[0.5; 3 * 16], &unit_matrix(16), 16, Dtype::F32).unwrap();
+    on_every_backend(|kernels| {
+        let mut probes = Probes::default();
+        kernels.prepare_probes(&book, &[1.0; 16], &[1.0; 32], &mut probes).unwrap();
+        for (start, end, keys) in
+            [(0, 3, 2), (1, 1, 2), (0, 4, 2), (3, 4, 2), (2, 1, 2), (0, usize::MAX, 2), (0, 3, 1), (0, 3, 3)]
+        {
+            let mut scores = vec![-1.0; end.saturating_sub(start).min(4)];
+            let mut best = vec![BestCode::default(); keys];
+            let done = kernels.codeword_scores(&book, &probes, start..end, &mut scores, &mut best);
+            assert_eq!(done.is_ok(), start <= end && end <= 3 && keys == 2, "{start}..{end}, {keys} keys");
+            assert!(done.is_ok() || scores.iter().all(|&x| x == -1.0));
+        }
+    });
 }
 
 #[test]

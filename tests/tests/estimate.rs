@@ -152,6 +152,8 @@ impl Case {
             scale: self.scale,
         };
         let (mut part, mut scratch) = (Partial::default(), Scratch::default());
+        // What a larger part left in the working memory does not matter.
+        kernels.estimate(&what, &what.whole(), &mut scratch, &mut part)?;
         for number in 0..parts {
             let slots = what.slots() * number / parts..what.slots() * (number + 1) / parts;
             kernels.estimate(&what, &Part { slots, rows: number == parts / 2 }, &mut scratch, &mut part)?;

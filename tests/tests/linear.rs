@@ -2,7 +2,7 @@
 
 use a2ats_kernel::{
     Dtype, Kernels, Result,
-    linear::{Matrix, Precision},
+    linear::{Matrix, Precision, rows_per_task},
 };
 use a2ats_tests::{
     backends::on_every_backend,
@@ -124,6 +124,13 @@ proptest! {
             product(kernels, matrix.row_range(cut..usize::MAX), &inputs, Precision::Full, tail).unwrap();
             assert_eq!(whole, parts, "{}", kernels.name());
         });
+    }
+
+    /// What the bits of a product do not depend on.
+    #[test]
+    fn tasks_are_panels_of_64_rows(rows in 0_usize..=20_000, inputs in 0_usize..=200, threads in 0_usize..=70) {
+        let of_task = rows_per_task(rows, inputs, threads);
+        prop_assert!(of_task > 0 && of_task.is_multiple_of(64), "{}", of_task);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use a2ats_kernel::{
 use a2ats_tests::{
     backends::on_every_backend,
     inputs::{Noise, config, groups},
-    reference::retrieval::{Retrieved, retrieve as reference_retrieve},
+    reference::retrieval::{Retrieved, retrieve as reference_retrieve, take_count},
 };
 use proptest::{prelude::*, sample::select};
 
@@ -172,6 +172,22 @@ proptest! {
     }
 
     #[test]
+    fn numbers_and_distances_of_tokens_to_choose_are_exact(
+        (hundredths, tokens) in (0_usize..=120, prop_oneof![0_usize..=300, 0_usize..=1 << 20]),
+        (window, sinks, few) in (1_usize..=80, 0_usize..=12, 0_usize..=200),
+    ) {
+        let sparsity = Sparsity { retrieve: hundredths as f64 / 100.0, window, sinks, estimate: Estimate::Averaged };
+        // Shares that end in a whole number of tokens, or just below one.
+        for tokens in [tokens, tokens / 100 * 100] {
+            prop_assert_eq!(sparsity.take(tokens), take_count(sparsity.retrieve, tokens));
+        }
+        let between = sinks..few.saturating_sub(window);
+        let mut distances: Vec<usize> = between.map(|position| few - 1 - position).collect();
+        distances.reverse();
+        prop_assert_eq!(sparsity.distances(few).collect::<Vec<_>>(), distances);
+    }
+
+    #[test]
     fn shapes_that_do_not_fit_are_errors(
         (codes, group, length) in (0_usize..=9, 0_usize..=18, 0_usize..=160),
         fits in any::<bool>(),
@@ -239,6 +255,8 @@ fn scores_that_are_no_numbers_do_no_harm() {
         let scores: Vec<f32> = (0..40).map(|i| if i < numbers { i as f32 } else { f32::NAN }).collect();
         on_every_backend(|kernels| {
             assert!(lists.retrieve(kernels, &scores, 30).len() <= 80, "{}", kernels.name());
+            // Who takes all asks for no scores.
+            assert_eq!(lists.retrieve(kernels, &scores, 80), positions, "{}", kernels.name());
         });
     }
 }
@@ -254,4 +272,12 @@ fn more_tokens_than_32_bits_count_are_an_error() {
         assert!(retrieve(kernels, &[0.5, 1.0], &counts, 1 << 31, &lists, scratch, &mut prefixes).is_ok());
         assert_eq!(prefixes, [(1 << 31) - 1, 1]);
     });
+}
+
+#[test]
+fn only_averaged_scores_take_an_averaged_rotation() {
+    for estimate in [Estimate::Off, Estimate::Fixed, Estimate::Averaged] {
+        let rotation = Sparsity { estimate, ..Sparsity::default() }.averaged_rotation(1000, &[1.0; 8]);
+        assert_eq!(rotation.is_some(), estimate == Estimate::Averaged);
+    }
 }

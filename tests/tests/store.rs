@@ -4,8 +4,8 @@ use a2ats_kernel::{
     Dtype, Elements, Error, Kernels, available,
     decode::{Choice, Estimate, Sparsity},
     estimate::{STRIP, Sums},
-    rows::{Rows, row_width},
-    store::{Base, BaseMemory, Parts, Store},
+    rows::{MAX_AREAS, Rows, row_width},
+    store::{Base, BaseMemory, Memory, Parts, Store},
 };
 use a2ats_tests::{
     backends::on_every_backend,
@@ -52,7 +52,11 @@ struct Pair {
 
 impl Pair {
     fn new(sparsity: &Sparsity, dtype: Dtype, codes: usize) -> Self {
-        let store = Store::new(sparsity.layout(dtype, HEAD_DIM, codes), 2000).unwrap();
+        Self::with_capacity(sparsity, dtype, codes, 2000)
+    }
+
+    fn with_capacity(sparsity: &Sparsity, dtype: Dtype, codes: usize, capacity: usize) -> Self {
+        let store = Store::new(sparsity.layout(dtype, HEAD_DIM, codes), capacity).unwrap();
         Self { store, keys: Vec::new(), values: Vec::new(), codes: Vec::new() }
     }
 
@@ -97,6 +101,26 @@ impl Pair {
             assert_eq!(row[width..width + HEAD_DIM], self.values[token]);
             assert!(row[HEAD_DIM..width].iter().chain(&row[width + HEAD_DIM..]).all(|&x| x == 0.0));
         }
+    }
+
+    /// Before any position from the end of the bases on there are the rows of all tokens before it.
+    fn assert_rows_before(&self) {
+        let (first, len) =
+            (self.store.bases().last().map_or(0, |base| base.positions().end), self.codes.len());
+        for end in [first, first.midpoint(len), len] {
+            let mut runs = Vec::new();
+            self.store.rows_before(end, &mut runs);
+            let mut positions = self.store.positions(&runs).unwrap();
+            positions.sort_unstable();
+            assert_eq!(positions, (0..end as u32).collect::<Vec<_>>());
+        }
+    }
+
+    /// All that has left the window lies in bases.
+    fn assert_sorted(&self) {
+        let layout = self.store.layout();
+        let end = self.store.bases().last().map_or(layout.sinks, |base| base.positions().end);
+        assert_eq!(end, layout.window_start(self.store.len()).max(layout.sinks));
     }
 
     /// Bases hold what has left the window, by code, with the sums of that.
@@ -173,6 +197,8 @@ fn of_row(rows: &Rows<'_>, row: usize) -> Vec<f32> {
 /// A base in memory of somebody else.
 struct Copied {
     dtype: Dtype,
+    /// Whether its sums are f32, or else int8.
+    sums_are_f32: bool,
     rows: (Vec<f32>, Vec<f16>, Vec<bf16>),
     offsets: Vec<u32>,
     positions: Vec<u32>,
@@ -185,6 +211,7 @@ impl Copied {
     fn of(parts: &Parts<'_>) -> Self {
         let mut copied = Self {
             dtype: parts.rows.dtype(),
+            sums_are_f32: matches!(parts.sums, Sums::F32(_)),
             rows: (Vec::new(), Vec::new(), Vec::new()),
             offsets: parts.offsets.to_vec(),
             positions: parts.positions.to_vec(),
@@ -209,14 +236,15 @@ impl Copied {
 
 impl BaseMemory for Copied {
     fn parts(&self) -> Parts<'_> {
-        let (rows, sums) = match self.dtype {
-            Dtype::F32 => (Elements::F32(&self.rows.0), Sums::F32(&self.sums)),
-            Dtype::F16 => {
-                (Elements::F16(&self.rows.1), Sums::Int8 { numbers: &self.numbers, scales: &self.scales })
-            }
-            Dtype::Bf16 => {
-                (Elements::Bf16(&self.rows.2), Sums::Int8 { numbers: &self.numbers, scales: &self.scales })
-            }
+        let rows = match self.dtype {
+            Dtype::F32 => Elements::F32(&self.rows.0),
+            Dtype::F16 => Elements::F16(&self.rows.1),
+            Dtype::Bf16 => Elements::Bf16(&self.rows.2),
+        };
+        let sums = if self.sums_are_f32 {
+            Sums::F32(&self.sums)
+        } else {
+            Sums::Int8 { numbers: &self.numbers, scales: &self.scales }
         };
         Parts { rows, offsets: &self.offsets, positions: &self.positions, sums }
     }
@@ -229,19 +257,21 @@ proptest! {
     fn a_store_holds_and_chooses_what_a_list_does(
         (changes, dtype, codes) in (proptest::collection::vec(changes(), 1..30), dtypes(), prop_oneof![1_usize..=5, 1_usize..=300]),
         (window, sinks, retrieve, group) in (1_usize..=40, 0_usize..=10, 0.0..0.6_f64, 1_usize..=4),
-        seed in any::<u64>(),
+        (capacity, seed) in (prop_oneof![1 => 1_usize..=400, 1 => Just(2000)], any::<u64>()),
     ) {
         let sparsity = Sparsity { retrieve, window, sinks, estimate: Estimate::Fixed };
         let kernels = available()[0];
         let mut noise = Noise::new(seed);
-        let mut pair = Pair::new(&sparsity, dtype, codes);
+        let mut pair = Pair::with_capacity(&sparsity, dtype, codes, capacity);
         let mut others = Vec::new();
         for change in changes {
             match change {
-                Change::Append(tokens) if pair.codes.len() + tokens <= 2000 => pair.append(&mut noise, tokens),
-                Change::Append(_) => {}
+                Change::Append(tokens) => pair.append(&mut noise, tokens.min(capacity - pair.codes.len())),
                 Change::Choose => pair.assert_chosen(kernels, &mut noise, &sparsity, group),
-                Change::Sort => pair.store.sort(kernels).unwrap(),
+                Change::Sort => {
+                    pair.store.sort(kernels).unwrap();
+                    pair.assert_sorted();
+                }
                 Change::SortSome(rows) => { pair.store.sort_some(kernels, rows).unwrap(); }
                 Change::Truncate(hundredths) => pair.truncate(kernels, pair.codes.len() * hundredths / 100),
                 Change::Fork(swap) => {
@@ -253,6 +283,7 @@ proptest! {
                 }
             }
             pair.assert_content();
+            pair.assert_rows_before();
             pair.assert_bases();
         }
         others.push(pair);
@@ -261,6 +292,7 @@ proptest! {
             pair.assert_bases();
             pair.assert_chosen(kernels, &mut noise, &sparsity, group);
             while !pair.store.sort_some(kernels, 7).unwrap() {}
+            pair.assert_sorted();
             pair.assert_content();
             pair.assert_bases();
             pair.assert_chosen(kernels, &mut noise, &sparsity, group);
@@ -316,6 +348,55 @@ fn a_fork_takes_little_memory() {
     }
 }
 
+/// A store lays out anew what it has for itself, and leaves what others use too where it is, as long as areas suffice.
+#[test]
+fn forks_of_forks_share_all_the_bases_there_is_room_for() {
+    let sparsity = Sparsity { retrieve: 0.3, window: 4, sinks: 2, estimate: Estimate::Fixed };
+    let (kernels, mut noise) = (available()[0], Noise::new(13));
+    let mut pair = Pair::new(&sparsity, Dtype::Bf16, 6);
+    let mut ancestors: Vec<Pair> = Vec::new();
+    for generation in 1..=2 * MAX_AREAS {
+        for _ in 0..2 {
+            pair.append(&mut noise, 40);
+            pair.store.sort(kernels).unwrap();
+            let bases = pair.store.bases();
+            assert_eq!(bases.len(), generation.min(MAX_AREAS - 1));
+            let of_parent = ancestors.last().map_or(&[][..], |parent| parent.store.bases());
+            for (base, of_parent) in bases[..bases.len() - 1].iter().zip(of_parent) {
+                assert!(std::ptr::eq(base.parts().unwrap().positions, of_parent.parts().unwrap().positions));
+            }
+        }
+        let fork = pair.fork();
+        ancestors.push(std::mem::replace(&mut pair, fork));
+    }
+    for mut pair in ancestors {
+        pair.assert_content();
+        pair.assert_bases();
+        pair.assert_sorted();
+        pair.assert_chosen(kernels, &mut noise, &sparsity, 3);
+    }
+}
+
+/// Of a base that is cut all rows stay where they are; its sums and the numbers of its rows are the store's own.
+#[test]
+fn what_a_cut_takes_is_counted() {
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        let sparsity = Sparsity { window: 20, sinks: 3, ..Sparsity::default() };
+        let (kernels, mut noise) = (available()[0], Noise::new(5));
+        let mut pair = Pair::new(&sparsity, dtype, 50);
+        pair.append(&mut noise, 500);
+        pair.store.sort(kernels).unwrap();
+        let layout = pair.store.layout();
+        let of_token = layout.row_bytes() + size_of::<u16>();
+        let shared = pair.store.memory().shared;
+        assert_eq!(pair.store.memory(), Memory { own: 23 * of_token, shared });
+        pair.truncate(kernels, 300);
+        let slots = pair.store.bases()[0].slots().len();
+        let of_cut = slots * layout.sum_bytes() + 50 * size_of::<u32>();
+        assert_eq!(pair.store.memory(), Memory { own: 23 * of_token + of_cut, shared });
+    }
+}
+
 #[test]
 fn a_million_rows_of_one_value_have_an_exact_sum() {
     let layout = Sparsity { window: 1, sinks: 0, ..Sparsity::default() }.layout(Dtype::F16, 16, 1);
@@ -331,6 +412,58 @@ fn a_million_rows_of_one_value_have_an_exact_sum() {
         let got = f64::from(numbers[0]) * f64::from(scales[0]);
         assert!((got / want - 1.0).abs() < 1e-6, "{}: {got}, want {want}", kernels.name());
     });
+}
+
+/// What retrieval and the estimate multiply with stays a number, whatever the values are.
+#[test]
+fn sums_in_integers_are_numbers() {
+    let layout = Sparsity { window: 1, sinks: 0, ..Sparsity::default() }.layout(Dtype::Bf16, 16, 1);
+    let mut store = Store::new(layout, 100).unwrap();
+    let mut values = [f32::MAX; 16];
+    (values[1], values[2], values[3]) = (f32::MIN, f32::NAN, 0.0);
+    store.append(&[0.0; 100 * 16], &values.repeat(100), &[0; 100]).unwrap();
+    on_every_backend(|kernels| {
+        let mut store = store.fork().unwrap();
+        store.sort(kernels).unwrap();
+        let Sums::Int8 { numbers, scales } = store.bases()[0].sums() else { panic!("rows are bf16") };
+        assert_eq!(numbers[..5], [127, -127, 0, 0, 127], "{}", kernels.name());
+        assert!((scales[0] / (f32::MAX / 127.0) - 1.0).abs() < 1e-6, "{}: {scales:?}", kernels.name());
+    });
+}
+
+/// A base costs the copy of all that goes into it: a log has to be long for that.
+#[test]
+fn stores_want_sorting_once_their_log_is_long() {
+    let (kernels, sparsity) = (available()[0], Sparsity { window: 4, sinks: 2, ..Sparsity::default() });
+    let mut store = Store::new(sparsity.layout(Dtype::Bf16, 16, 8), 200_000).unwrap();
+    let append = |store: &mut Store, tokens: usize| {
+        let numbers = vec![0.0; tokens * 16];
+        let codes = vec![3; if store.layout().codes > 0 { tokens } else { 0 }];
+        store.append(&numbers, &numbers, &codes).unwrap();
+    };
+    assert!(!store.wants_sorting());
+    append(&mut store, 100);
+    assert!(!store.wants_sorting());
+    append(&mut store, 100_000);
+    assert!(store.wants_sorting());
+    assert!(!store.sort_some(kernels, 1000).unwrap());
+    assert!(store.wants_sorting());
+    store.sort(kernels).unwrap();
+    assert!(!store.wants_sorting());
+    append(&mut store, 1000);
+    assert!(!store.wants_sorting());
+    append(&mut store, 1000);
+    assert!(store.wants_sorting());
+
+    // Without codes there is nothing to sort by.
+    let mut dense = Store::new(sparsity.layout(Dtype::Bf16, 16, 0), 1000).unwrap();
+    append(&mut dense, 1000);
+    let before = dense.memory();
+    assert!(!dense.wants_sorting());
+    assert!(dense.sort_some(kernels, 10).unwrap());
+    dense.sort(kernels).unwrap();
+    assert!(dense.bases().is_empty());
+    assert_eq!(dense.memory(), before);
 }
 
 #[test]

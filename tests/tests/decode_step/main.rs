@@ -6,7 +6,7 @@ use a2ats_kernel::{
     Codebook, Dtype, Kernels,
     attention::{self, Partial},
     codebook::{BestCode, Probes},
-    decode::{Choice, Estimate, Sparsity, StepScratch, decode_step, rows_per_task},
+    decode::{Amount, Choice, Estimate, Sparsity, StepScratch, decode_step, rows_per_task},
     estimate::{self, Part},
     store::Store,
 };
@@ -196,14 +196,20 @@ fn a_long_step_is_close_to_the_reference_and_its_parts_give_its_bits() {
         (Dtype::F32, Estimate::Averaged),
         (Dtype::Bf16, Estimate::Averaged),
     ] {
-        let sparsity = Sparsity { retrieve: 0.3, window: 1500, sinks: 600, estimate };
+        let sparsity = Sparsity { retrieve: 0.1, window: 1500, sinks: 600, estimate };
         on_every_backend(|kernels| {
             let mut noise = Noise::new(11);
             let codewords = opposites(&mut noise, 40, head_dim);
             let book = Codebook::new(&codewords, &unit_matrix(head_dim), head_dim, dtype).unwrap();
             let mut sequence = Sequence::new(book, sparsity, dtype);
-            sequence.prefill(kernels, &mut noise, 3200);
-            sequence.store.sort(kernels).unwrap();
+            // Each base is shared with a fork, so that the next one is laid out beside it.
+            let mut forks = Vec::new();
+            for tokens in [2300, 400, 500] {
+                sequence.prefill(kernels, &mut noise, tokens);
+                sequence.store.sort(kernels).unwrap();
+                forks.push(sequence.store.fork().unwrap());
+            }
+            assert_eq!(sequence.store.bases().len(), 3);
             sequence.prefill(kernels, &mut noise, 299);
             let token = Token::new(&mut noise, head_dim, group, sparsity);
             let before = sequence.store.fork().unwrap();
@@ -218,6 +224,47 @@ fn a_long_step_is_close_to_the_reference_and_its_parts_give_its_bits() {
             let seven = in_parts(kernels, what, &mut before.fork().unwrap(), &token, scale, 7);
             sequence.assert_step(kernels, &want, &token, amount, &seven, scale);
         });
+    }
+}
+
+#[test]
+fn dense_attention_after_another_leaves_nothing_to_estimate() {
+    let sparsity = Sparsity { retrieve: 0.1, window: 4, sinks: 2, estimate: Estimate::Fixed };
+    let (kernels, mut noise) = (a2ats_kernel::available()[0], Noise::new(9));
+    let mut store = Store::new(sparsity.layout(Dtype::Bf16, 16, 10), 100).unwrap();
+    let numbers = noise.vector(100 * 16, 1.0);
+    store.append(&numbers, &numbers, &noise.codes(100, 10)).unwrap();
+    store.sort(kernels).unwrap();
+    let mut choice = Choice::default();
+    choice.choose(kernels, &mut store, &sparsity, &noise.vector(2 * 10, 1.0)).unwrap();
+    assert!(choice.leaves());
+    let amount = choice.choose_all(&store);
+    assert_eq!(amount, Amount { tokens: 100, attended: 100, picked: 100 });
+    assert_eq!(choice.amount(), amount);
+    assert!(!choice.leaves());
+    let mut positions = store.positions(choice.runs()).unwrap();
+    positions.sort_unstable();
+    assert_eq!(positions, (0..100).collect::<Vec<_>>());
+}
+
+/// Values of the tokens that are in no sums, and sums of all others: keys are not read.
+#[test]
+fn an_estimate_reads_values_or_sums() {
+    let sparsity = Sparsity { retrieve: 0.0, window: 4, sinks: 2, estimate: Estimate::Fixed };
+    let (kernels, mut noise) = (a2ats_kernel::available()[0], Noise::new(9));
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        let layout = sparsity.layout(dtype, 16, 10);
+        let mut store = Store::new(layout, 100).unwrap();
+        let numbers = noise.vector(100 * 16, 1.0);
+        store.append(&numbers, &numbers, &noise.codes(100, 10)).unwrap();
+        let (scores, mut choice) = (noise.vector(2 * 10, 1.0), Choice::default());
+        choice.choose(kernels, &mut store, &sparsity, &scores).unwrap();
+        let of_value = layout.width() * dtype.size();
+        assert_eq!((choice.slots(), choice.estimate_bytes(&store)), (0, 94 * of_value));
+        store.sort(kernels).unwrap();
+        choice.choose(kernels, &mut store, &sparsity, &scores).unwrap();
+        let slots = store.bases()[0].slots().len();
+        assert_eq!((choice.slots(), choice.estimate_bytes(&store)), (slots, slots * layout.sum_bytes()));
     }
 }
 

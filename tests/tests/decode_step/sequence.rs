@@ -27,6 +27,8 @@ fn tolerance(kernels: &dyn Kernels, dtype: Dtype) -> f64 {
 pub(crate) struct Sequence {
     pub(crate) book: Codebook,
     pub(crate) store: Store,
+    /// What it was forked from: bases that are still used are not laid out anew.
+    forked: Vec<Store>,
     pub(crate) scratch: StepScratch,
     pub(crate) sparsity: Sparsity,
     pub(crate) dtype: Dtype,
@@ -68,7 +70,7 @@ impl Sequence {
     pub(crate) fn new(book: Codebook, sparsity: Sparsity, dtype: Dtype) -> Self {
         let store = Store::new(sparsity.layout(dtype, book.head_dim(), book.codes()), 10_000).unwrap();
         let scratch = StepScratch::default();
-        Self { book, store, scratch, sparsity, dtype, rotated_keys: vec![], values: vec![] }
+        Self { book, store, forked: vec![], scratch, sparsity, dtype, rotated_keys: vec![], values: vec![] }
     }
 
     fn keep(&mut self, rotated_keys: &[f32], values: &[f32]) {
@@ -95,7 +97,10 @@ impl Sequence {
                 let rows = 1 + noise.below(60);
                 self.store.sort_some(kernels, rows).unwrap();
             }
-            4 => self.store = self.store.fork().unwrap(),
+            4 => {
+                let fork = self.store.fork().unwrap();
+                self.forked.push(std::mem::replace(&mut self.store, fork));
+            }
             5 => {
                 let (d, codes, tokens) = (self.book.head_dim(), self.store.codes(), self.store.len());
                 let kept = tokens - noise.below(tokens.min(90) + 1);

@@ -100,13 +100,7 @@ fn codeword_scores(draw: &mut Draw<'_>) {
     let good = queries * codes.len().min(book.codes());
     let (scores, best) = (draw.len(good), draw.len(keys));
     let (mut scores, mut best) = (Guarded::new(&vec![-1.0; scores], 3), vec![BestCode::default(); best]);
-    let done = draw.kernels.codeword_scores(
-        &book,
-        &probes,
-        codes.clone(),
-        &mut scores,
-        &mut best,
-    );
+    let done = draw.kernels.codeword_scores(&book, &probes, codes.clone(), &mut scores, &mut best);
     let fits =
         are_made_for_it && is_inside(&codes, book.codes()) && scores.len() == good && best.len() == keys;
     let is_unchanged =
