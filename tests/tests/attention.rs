@@ -258,15 +258,15 @@ proptest! {
         let positions = positions.min(1 + 160 / group);
         let mut noise = Noise::new(seed);
         let narrow = if past > 0 && past_dtype == Dtype::F16 { past_dtype } else { dtype };
-        let sizes = Magnitudes { keys: fitting(narrow, sizes.keys), values: fitting(narrow, sizes.values), ..sizes };
+        let fitting = Magnitudes { keys: fitting(narrow, sizes.keys), values: fitting(narrow, sizes.values), ..sizes };
         let count = first + positions + after;
-        let mut tokens = Tokens::new(&mut noise, past_dtype, head_dim, past, sizes);
+        let mut tokens = Tokens::new(&mut noise, past_dtype, head_dim, past, fitting);
         let stored_past = tokens.stored(15 - offset);
-        let recent = Tokens::new(&mut noise, dtype, head_dim, count, sizes);
+        let recent = Tokens::new(&mut noise, dtype, head_dim, count, fitting);
         let stored = recent.stored(offset);
         tokens.keys.extend(&recent.keys);
         tokens.values.extend(&recent.values);
-        let queries = queries(&mut noise, dtype, positions * group * head_dim, sizes);
+        let queries = queries(&mut noise, narrow, positions * group * head_dim, sizes);
         let scale = scale_of(head_dim);
         let mut want = Want::default();
         for (i, queries) in queries.chunks_exact(group * head_dim).enumerate() {
