@@ -24,6 +24,15 @@ impl Dtype {
         }
     }
 
+    /// The largest number.
+    pub const fn largest(self) -> f32 {
+        match self {
+            Self::F32 => f32::MAX,
+            Self::F16 => f16::MAX.to_f32_const(),
+            Self::Bf16 => bf16::MAX.to_f32_const(),
+        }
+    }
+
     /// The name that command lines and reports use: `f32`, `f16` or `bf16`.
     pub const fn name(self) -> &'static str {
         match self {

@@ -409,12 +409,15 @@ fn numbers_that_are_not_finite_are_errors() {
 }
 
 #[test]
-fn codewords_whose_norms_are_not_finite_are_errors() {
+fn codewords_beyond_a_storage_type_are_errors() {
     let of_size = |size: f32| -> Vec<f32> { (0..32).map(|i| if i < 16 { size } else { -size }).collect() };
     for dtype in [Dtype::F32, Dtype::Bf16] {
         assert!(Codebook::new(&of_size(1e18), &unit_matrix(16), 16, dtype).is_ok());
         assert!(Codebook::new(&of_size(1e19), &unit_matrix(16), 16, dtype).is_err());
     }
+    // The largest number of f16 is 65504.
+    assert!(Codebook::new(&of_size(65504.0), &unit_matrix(16), 16, Dtype::F16).is_ok());
+    assert!(Codebook::new(&of_size(65505.0), &unit_matrix(16), 16, Dtype::F16).is_err());
 }
 
 #[test]

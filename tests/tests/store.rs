@@ -398,6 +398,33 @@ fn what_a_cut_takes_is_counted() {
 }
 
 #[test]
+fn what_is_being_laid_out_is_counted_and_survives_truncation_of_newer_tokens() {
+    let sparsity = Sparsity { window: 20, sinks: 3, ..Sparsity::default() };
+    let (kernels, mut noise) = (available()[0], Noise::new(6));
+    let mut pair = Pair::new(&sparsity, Dtype::F16, 50);
+    pair.append(&mut noise, 1000);
+    let before = pair.store.memory();
+    assert!(!pair.store.sort_some(kernels, 100).unwrap());
+    let row = pair.store.layout().row_bytes();
+    assert!(pair.store.memory().own >= before.own + 100 * row);
+    // Of 977 rows outside the window 100 are done; a token that comes and goes does not begin anew.
+    for piece in 2..=10 {
+        pair.append(&mut noise, 1);
+        pair.truncate(kernels, 1000);
+        assert_eq!(pair.store.sort_some(kernels, 100).unwrap(), piece == 10, "{piece}");
+    }
+    assert_eq!(pair.store.memory().own, 23 * (row + size_of::<u16>()));
+    pair.assert_content();
+    pair.assert_bases();
+    // One that goes into the window again does.
+    let mut fork = pair.fork();
+    fork.append(&mut noise, 500);
+    assert!(!fork.store.sort_some(kernels, 100).unwrap());
+    fork.truncate(kernels, 1400);
+    assert!(fork.store.memory().own < 450 * (row + size_of::<u16>() + 16));
+}
+
+#[test]
 fn a_million_rows_of_one_value_have_an_exact_sum() {
     let layout = Sparsity { window: 1, sinks: 0, ..Sparsity::default() }.layout(Dtype::F16, 16, 1);
     on_every_backend(|kernels| {

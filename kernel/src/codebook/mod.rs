@@ -92,8 +92,8 @@ impl Codebook {
             rows.flat_map(|(i, row)| &row[..factor_row_len(i, head_dim)]).copied().collect();
         let norms = |rounded: &[f32]| half_norms(rounded, cholesky, head_dim);
         let table = PackedTable::new(dtype, &factor, &centered, head_dim, norms)?;
-        let finite = |x: &f32| x.is_finite();
-        if !(table.codewords().to_f32().iter().all(finite) && table.half_norms().iter().all(finite)) {
+        let within = |x: &f32| x.abs() <= dtype.largest();
+        if !(centered.iter().all(within) && table.half_norms().iter().all(|x| x.is_finite())) {
             let got = format!("too large for {dtype}");
             let supported =
                 "numbers within the range of the storage type; f32 and bf16 reach further than f16";

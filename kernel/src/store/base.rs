@@ -1,7 +1,7 @@
 //! Tokens that have left the window, laid out by code: immutable, and shared by the stores that were forked from one another.
 
 use super::{
-    layout::Layout,
+    layout::{Layout, Memory},
     log::bytes_of,
     sums::{self, Sum},
 };
@@ -244,18 +244,18 @@ impl Base {
         }
     }
 
-    /// Bytes of the memory that stores share.
-    pub(super) fn shared_bytes(&self) -> usize {
+    /// Its memory: what it was made of counts as shared, and what a cut takes besides too where forks have the same one.
+    pub(super) fn bytes(&self) -> Memory {
         let of_token = self.layout.row_bytes() + size_of::<u32>();
-        self.offsets[self.layout.codes] as usize * of_token
+        let made = self.offsets[self.layout.codes] as usize * of_token
             + self.slots.len() * (self.layout.sum_bytes() + size_of::<u16>())
-            + self.offsets.len() * size_of::<u32>()
-    }
-
-    /// Bytes that a cut takes besides.
-    pub(super) fn own_bytes(&self) -> usize {
-        let of_cut = || self.slots.len() * self.layout.sum_bytes() + self.layout.codes * size_of::<u32>();
-        self.cut.as_ref().map_or(0, |_| of_cut())
+            + self.offsets.len() * size_of::<u32>();
+        let of_cut = self.slots.len() * self.layout.sum_bytes() + self.layout.codes * size_of::<u32>();
+        match &self.cut {
+            None => Memory { own: 0, shared: made },
+            Some(cut) if Arc::strong_count(&cut.sums) > 1 => Memory { own: 0, shared: made + of_cut },
+            Some(_) => Memory { own: of_cut, shared: made },
+        }
     }
 
     /// What is left of it before `end`, with the sums of that; nothing, if there is nothing.

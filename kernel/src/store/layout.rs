@@ -74,3 +74,12 @@ impl Layout {
         }
     }
 }
+
+/// Memory that a store takes, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Its own: the log, and what of a new base is laid out already.
+    pub own: usize,
+    /// Of its bases, which forks share.
+    pub shared: usize,
+}

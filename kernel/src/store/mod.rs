@@ -26,7 +26,7 @@ mod sorting;
 mod sums;
 
 pub use base::{Base, BaseMemory, Parts};
-pub use layout::Layout;
+pub use layout::{Layout, Memory};
 
 use crate::{
     dispatch::Kernels,
@@ -58,15 +58,6 @@ pub struct Store {
     log: Log,
     bases: Vec<Base>,
     sorting: Option<Sorting>,
-}
-
-/// Memory that a store takes, in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// Its own.
-    pub own: usize,
-    /// Of its bases, which forks share.
-    pub shared: usize,
 }
 
 /// The areas of memory that a store's rows lie in.
@@ -246,8 +237,13 @@ impl Store {
 
     /// Bytes of memory in use.
     pub fn memory(&self) -> Memory {
-        let own = self.log.bytes(&self.layout) + self.bases.iter().map(Base::own_bytes).sum::<usize>();
-        Memory { own, shared: self.bases.iter().map(Base::shared_bytes).sum() }
+        let sorting = self.sorting.as_ref().map_or(0, Sorting::bytes);
+        let mut memory = Memory { own: self.log.bytes(&self.layout) + sorting, shared: 0 };
+        for of_base in self.bases.iter().map(Base::bytes) {
+            memory.own += of_base.own;
+            memory.shared += of_base.shared;
+        }
+        memory
     }
 
     /// A store with the same tokens that goes its own way from here on. It shares the bases; the log is copied.
@@ -275,7 +271,10 @@ impl Store {
         let start = self.layout.window_start(tokens);
         let (layout, log) = (self.layout, &mut self.log);
         if self.bases.last().is_none_or(|base| base.positions().end <= start) {
-            self.sorting = None;
+            // What is being laid out may go on if it is still outside the window.
+            if self.sorting.as_ref().is_some_and(|sorting| log.first + sorting.entries.len() > start) {
+                self.sorting = None;
+            }
             log.leave(log.row_of(&layout, start));
             log.truncate(log.row_of(&layout, tokens));
             return Ok(());

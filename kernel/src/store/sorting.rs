@@ -182,6 +182,15 @@ impl Sorting {
         }
     }
 
+    /// Bytes of memory in use.
+    pub(super) fn bytes(&self) -> usize {
+        let layout = &self.made.layout;
+        self.done.rows * (layout.row_bytes() + size_of::<u32>())
+            + self.done.slots * layout.sum_bytes()
+            + self.made.offsets.len() * size_of::<u32>()
+            + self.entries.len() * size_of::<Entry>()
+    }
+
     /// Which bases it replaces, from the first of them on, the new one, and the log that is left.
     pub(super) fn finish(self) -> (usize, Base, Log) {
         let positions = self.first..self.first + self.made.positions.len();
