@@ -28,7 +28,7 @@ pub trait Kernels: Send + Sync + Internals {
     /// The name that `A2ATS_ISA` knows.
     fn name(&self) -> &'static str;
 
-    /// Brings into operand form, for every range of `book`'s codewords: `queries` (`[n, head_dim]`, rotated to the relative position)
+    /// Packs for passes over any range of `book`'s codewords: `queries` (`[n, head_dim]`, rotated to the relative position)
     /// of one sequence or of all that share the codebook, and their newest `keys` (`[m, head_dim]`, not rotated).
     fn prepare_probes(
         &self,

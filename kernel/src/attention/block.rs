@@ -31,8 +31,8 @@ const AHEAD: usize = 64 << 10;
 /// Working memory of attention, to be kept between calls: one for each task that runs at a time.
 #[derive(Debug, Clone, Default)]
 pub struct Scratch {
-    /// Queries in operand form, `[n, width]`.
-    operands: Aligned,
+    /// Packed queries, `[n, width]`.
+    packed: Aligned,
     /// Sums over values in the registers' order while the rows go by, `[n, width]`.
     sums: Aligned,
     /// Of two blocks, `[n, BLOCK]`.
@@ -89,9 +89,9 @@ pub(super) fn attend_rows<S: Simd, T: Element<S>>(
             let Request { queries, head_dim, scale, visible, precision } = *request;
             let (n, width) = (queries.len() / head_dim, row_width(head_dim));
             out.reset(n, head_dim);
-            let Scratch { operands, sums, weights: [weights, next_weights], tiles, .. } = scratch;
-            operands.resize(n * packed_len::<S>(width));
-            pack_queries::<S, T>(s, queries.chunks_exact(head_dim), scale, operands);
+            let Scratch { packed, sums, weights: [weights, next_weights], tiles, .. } = scratch;
+            packed.resize(n * packed_len::<S>(width));
+            pack_queries::<S, T>(s, queries.chunks_exact(head_dim), scale, packed);
             sums.resize(n * width);
             sums.fill(0.0);
             weights.resize(n * BLOCK);
@@ -99,56 +99,58 @@ pub(super) fn attend_rows<S: Simd, T: Element<S>>(
             share_rows::<S>(n, tiles);
             let far = AHEAD.div_ceil(set.row_bytes()).next_multiple_of(BLOCK);
             let mut blocks = Cursor::new(set, part.clone());
-            let mut later_blocks = Cursor::new(set, part.end.min(part.start + far)..part.end);
+            let mut distant_blocks = Cursor::new(set, part.end.min(part.start + far)..part.end);
             // The scores of a block are computed before the values of the block before it are weighed. Right after they were
             // stored, in pieces, whole registers of them could not be loaded until everything before had ended, reads
             // from memory too: dense decode took 42 ns a row on Granite Rapids instead of 32.
-            let (block, next, after, later) =
+            let (weighed, scored, upcoming, distant) =
                 (&mut Block::default(), &mut Block::default(), &mut Block::default(), &mut Block::default());
-            let (mut block, mut next, mut after) = (block, next, after);
-            blocks.fill(next);
-            later_blocks.fill(later);
-            prefetch_block(s, next, set.row_bytes());
+            let (mut weighed, mut scored, mut upcoming) = (weighed, scored, upcoming);
+            blocks.fill(scored);
+            distant_blocks.fill(distant);
+            prefetch_block(s, scored, set.row_bytes());
             for start in (0..part.len() + BLOCK).step_by(BLOCK) {
-                blocks.fill(after);
+                blocks.fill(upcoming);
                 if start < far {
-                    prefetch_block(s, after, set.row_bytes());
+                    prefetch_block(s, upcoming, set.row_bytes());
                 }
-                // What is there already is prefetched again where nothing comes later.
-                let mut lines = Lines::new(s, if later.len > 0 { &*later } else { &*next }, set.row_bytes());
-                if next.len > 0 {
+                // What is there already is prefetched again where there is no more.
+                let mut lines =
+                    Lines::new(s, if distant.len > 0 { &*distant } else { &*scored }, set.row_bytes());
+                if scored.len > 0 {
                     // With the keys, the values of the block before, which are needed next.
-                    let soon = if block.len > 0 { &*block } else { &*next };
-                    for &Tile { first, count, turns } in tiles.iter() {
-                        let mut ahead = Blocks::new(lines, turns, soon, width);
-                        let operands = &operands[first * width..];
+                    let soon = if weighed.len > 0 { &*weighed } else { &*scored };
+                    for &Tile { first, count, share } in tiles.iter() {
+                        let mut ahead = Blocks::new(lines, share, soon, width);
+                        let packed = &packed[first * width..];
                         let scores = &mut next_weights[first * BLOCK..(first + count) * BLOCK];
-                        block_products(s, next, &mut ahead, operands, width, precision, scores, count);
+                        block_products(s, scored, &mut ahead, packed, width, precision, scores, count);
                         lines = ahead.lines;
                     }
                 }
-                if block.len > 0 {
+                if weighed.len > 0 {
                     for (q, (weights, sums)) in
                         weights.chunks_exact_mut(BLOCK).zip(sums.chunks_exact_mut(width)).enumerate()
                     {
-                        let seen = visible.count(q, start - BLOCK + block.len).saturating_sub(start - BLOCK);
+                        let seen =
+                            visible.count(q, start - BLOCK + weighed.len).saturating_sub(start - BLOCK);
                         weights[seen..].fill(f32::NEG_INFINITY);
                         softmax_block::<S, T>(s, weights, &mut out.largest[q], &mut out.sum[q], sums);
                     }
                     // With the values, the next keys. Behind the last block, what is there already is prefetched again.
-                    let soon = if after.len > 0 { &*after } else { &*block };
-                    for &Tile { first, count, turns } in tiles.iter() {
-                        let mut ahead = Blocks::new(lines, turns, soon, 0);
+                    let soon = if upcoming.len > 0 { &*upcoming } else { &*weighed };
+                    for &Tile { first, count, share } in tiles.iter() {
+                        let mut ahead = Blocks::new(lines, share, soon, 0);
                         let weights = &weights[first * BLOCK..(first + count) * BLOCK];
                         let sums = &mut sums[first * width..(first + count) * width];
-                        weigh_block(s, block, &mut ahead, weights, width, sums);
+                        weigh_block(s, weighed, &mut ahead, weights, width, sums);
                         lines = ahead.lines;
                     }
                 }
                 if start > 0 {
-                    later_blocks.fill(later);
+                    distant_blocks.fill(distant);
                 }
-                (block, next, after) = (next, after, block);
+                (weighed, scored, upcoming) = (scored, upcoming, weighed);
                 std::mem::swap(weights, next_weights);
             }
             restore_order::<S, T>(sums, width, head_dim, &mut out.values);

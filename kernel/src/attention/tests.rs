@@ -75,7 +75,7 @@ fn check<S: Simd>(s: S) {
             assert_eq!(missing, 0, "{what}: lines never prefetched");
             // A step may be longer than what is left of short rows.
             assert!(outside <= 16, "{what}: {outside} lines of nothing");
-            // A tile of queries that is not in turn asks again for lines that are there already, as rows of odd lengths do.
+            // A tile of queries that has no share in a row's prefetches repeats one, as rows of odd lengths do.
             if group <= S::TILE_QUERIES && head_dim.is_power_of_two() && head_dim >= 128 {
                 let repeated = counts.iter().filter(|&&count| count > 1).count();
                 assert!(

@@ -26,7 +26,7 @@ pub struct Inputs {
 
 #[derive(Debug)]
 pub(super) enum Values {
-    /// A tile in operand form, `[count, packed_len(cols)]`.
+    /// A packed tile, `[count, packed_len(cols)]`.
     Few(Aligned),
     /// Panels of lanes, see `microkernel/broadcast.rs`.
     Many(PagedFloats),
@@ -58,9 +58,9 @@ pub(crate) fn prepare<S: Simd, T: Element<S>>(
     let values = if count <= S::TILE_QUERIES {
         // Of no vectors, the dimension may be any number.
         let stride = if count > 0 { packed_len::<S>(cols) } else { 0 };
-        let mut operands = Aligned::zeros(count * stride);
-        pack_queries::<S, T>(s, inputs.chunks_exact(cols.max(1)), 1.0, &mut operands);
-        Values::Few(operands)
+        let mut packed = Aligned::zeros(count * stride);
+        pack_queries::<S, T>(s, inputs.chunks_exact(cols.max(1)), 1.0, &mut packed);
+        Values::Few(packed)
     } else {
         let mut panels = PagedFloats::zeros(panels_len::<S>(count, cols, steps))?;
         pack::<S, T::Multiplied>(s, inputs, cols, steps, &mut panels);

@@ -149,7 +149,7 @@ fn product_typed<S: Simd, T: Element<S>>(s: S, elements: &[T], inputs: &Inputs, 
     s.vectorize(
         #[inline(always)]
         || match &inputs.values {
-            Values::Few(operands) => few::product(s, elements, inputs, operands, out),
+            Values::Few(packed) => few::product(s, elements, inputs, packed, out),
             Values::Many(panels) => many::product(s, elements, inputs, panels, out),
         },
     );

@@ -1,39 +1,39 @@
 //! Dot products of rows with a few queries: the inner loop of codeword scores, attention scores and weight products.
 //!
-//! Queries are first brought into operand form (see [`crate::dtype::Element`]), padded with zeros to a whole number
+//! Queries are packed first (see [`Element::pack_query`]), padded with zeros to a whole number
 //! of blocks. Those of a tile are laid block by block, the first block of each, then the second: one address leads to all
 //! of them, where one for each would not fit the general registers beside those of the rows. A tile of rows × queries keeps
 //! its sums in registers; each row is read once for all the queries of a tile.
 
-use super::prefetch::{Prefetch, Turns, prefetch_part};
+use super::prefetch::{Prefetch, Share, prefetch_part};
 use crate::{
     element::Element,
     simd::{MAX_LANES, Simd},
 };
 
-/// The length of a query in operand form: `len` rounded up to whole blocks.
+/// The length of a packed query: `len` rounded up to whole blocks.
 #[inline(always)]
 pub(crate) const fn packed_len<S: Simd>(len: usize) -> usize {
     len.next_multiple_of(2 * S::LANES)
 }
 
-/// Brings queries into operand form, tile by tile. `queries` is `[n, len]`, `operands` has [`packed_len`] elements for each;
+/// Packs queries, tile by tile. `queries` is `[n, len]`, `packed` has [`packed_len`] elements for each;
 /// what lies beyond a query becomes 0.
 #[inline(always)]
 pub(crate) fn pack_queries<'q, S: Simd, T: Element<S>>(
     s: S,
     queries: impl ExactSizeIterator<Item = &'q [f32]>,
     scale: f32,
-    operands: &mut [f32],
+    packed: &mut [f32],
 ) {
     let count = queries.len();
-    let stride = operands.len() / count.max(1);
+    let stride = packed.len() / count.max(1);
     let block = 2 * S::LANES;
     let mut queries = queries;
     for (first, tile) in query_tiles(count, S::TILE_QUERIES) {
-        let operands = &mut operands[first * stride..(first + tile) * stride];
+        let packed = &mut packed[first * stride..(first + tile) * stride];
         for (h, query) in queries.by_ref().take(tile).enumerate() {
-            for (b, to) in operands.chunks_exact_mut(tile * block).enumerate() {
+            for (b, to) in packed.chunks_exact_mut(tile * block).enumerate() {
                 let from = query.get(b * block..).unwrap_or_default();
                 prepare_block::<S, T>(s, from, scale, &mut to[h * block..][..block]);
             }
@@ -113,12 +113,12 @@ pub(crate) fn query_tiles(queries: usize, most: usize) -> impl Iterator<Item = (
     })
 }
 
-/// A tile of queries that goes over the same rows as others do, and the turns in which it prefetches.
+/// A tile of queries that goes over the same rows as others do, and its share of their prefetches.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tile {
     pub(crate) first: usize,
     pub(crate) count: usize,
-    pub(crate) turns: Turns,
+    pub(crate) share: Share,
 }
 
 /// Puts the tiles of so many queries into `tiles`.
@@ -129,7 +129,7 @@ pub(crate) fn share_rows<S: Simd>(queries: usize, tiles: &mut Vec<Tile>) {
     tiles.extend(numbered.map(|(number, (first, of_tile))| Tile {
         first,
         count: of_tile,
-        turns: Turns::new(number, count),
+        share: Share::new(number, count),
     }));
 }
 

@@ -1,4 +1,4 @@
-//! Which lines of memory are asked for while rows are gone over, apart from the arithmetic.
+//! Which lines of memory are prefetched while rows are gone over, apart from the arithmetic.
 //!
 //! Rows are prefetched at two distances: into L1 what is needed next, into L2 what is needed later. Both are needed: rows that
 //! are still on their way to L2 when they are loaded stall everything behind them, and a load that finds its row in L2 waits for
@@ -20,7 +20,7 @@ use crate::simd::Simd;
 
 /// A policy. Kernels copy it, so that it stays in registers during their loops, and put it back.
 pub(crate) trait Prefetch: Copy {
-    /// The kernel turns to `R` rows of a block, from `row` on.
+    /// The kernel begins with `R` rows of a block, from `row` on.
     fn begin_tile<const R: usize>(&mut self, row: usize);
 
     /// It begins a step along these rows, in which it goes over `lines` lines.
@@ -99,23 +99,23 @@ impl Prefetch for Stream {
     }
 }
 
-/// The rows of a block that a tile of queries prefetches. Where several tiles go over the same block, they take turns.
+/// A tile of queries' share of the prefetches of a block: where several tiles go over the same rows, each prefetches during some of them.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Turns {
-    /// A bit for each turn.
+pub(crate) struct Share {
+    /// A bit for each tile of rows.
     mine: u32,
 }
 
-impl Turns {
-    /// The turns of tile `number` of `tiles`.
+impl Share {
+    /// The share of tile `number` of `tiles`.
     pub(crate) fn new(number: usize, tiles: usize) -> Self {
-        let mine = (0..u32::BITS as usize).filter(|turn| turn % tiles == number);
-        Self { mine: mine.fold(0, |turns, turn| turns | 1 << turn) }
+        let mine = (0..u32::BITS as usize).filter(|tile_of_rows| tile_of_rows % tiles == number);
+        Self { mine: mine.fold(0, |bits, tile_of_rows| bits | 1 << tile_of_rows) }
     }
 
     #[inline(always)]
-    fn has(self, turn: usize) -> bool {
-        self.mine >> (turn % u32::BITS as usize) & 1 == 1
+    fn has(self, tile_of_rows: usize) -> bool {
+        self.mine >> (tile_of_rows % u32::BITS as usize) & 1 == 1
     }
 }
 
@@ -192,7 +192,7 @@ const MOST_ROWS: usize = 8;
 pub(crate) struct Blocks<'b, 'a, T> {
     /// What is left of those.
     pub(crate) lines: Lines<'b, T>,
-    turns: Turns,
+    share: Share,
     next: &'b EqualRows<'a, T, BLOCK>,
     /// Elements before the half that is needed next.
     half: usize,
@@ -202,15 +202,15 @@ pub(crate) struct Blocks<'b, 'a, T> {
 
 impl<'b, 'a, T> Blocks<'b, 'a, T> {
     #[inline(always)]
-    pub(crate) fn new(lines: Lines<'b, T>, turns: Turns, next: &'b Block<'a, T>, half: usize) -> Self {
-        Self { lines, turns, next: &next.rows, half, now: [std::ptr::null(); MOST_ROWS] }
+    pub(crate) fn new(lines: Lines<'b, T>, share: Share, next: &'b Block<'a, T>, half: usize) -> Self {
+        Self { lines, share, next: &next.rows, half, now: [std::ptr::null(); MOST_ROWS] }
     }
 }
 
 impl<T> Prefetch for Blocks<'_, '_, T> {
     #[inline(always)]
     fn begin_tile<const R: usize>(&mut self, row: usize) {
-        self.lines.pace = if self.turns.has(row / R) { LINE } else { 0 };
+        self.lines.pace = if self.share.has(row / R) { LINE } else { 0 };
         for (now, row) in self.now.iter_mut().zip(self.next.addresses::<R>(row)) {
             *now = row.wrapping_add(self.half).cast();
         }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{element::Element, precision::Precision, simd::Simd};
 
-/// Dot products of the first `width` elements of a block's rows with a tile of queries in operand form: rows
+/// Dot products of the first `width` elements of a block's rows with a tile of packed queries: rows
 /// `[count, stride]` of `products`, of which the first `block.len`, rounded up to a whole tile, are written.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "two factors, their sizes, the result, and what is prefetched")]
