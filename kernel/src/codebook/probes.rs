@@ -5,10 +5,7 @@ use crate::{
     dtype::{Dtype, Elements},
     element::Element,
     memory::Aligned,
-    microkernel::{
-        dot::query_tiles,
-        panel::{TILE, pack_tile},
-    },
+    microkernel::panel::{pack_tile, tiles},
     simd::Simd,
 };
 use half::f16;
@@ -46,8 +43,8 @@ impl Probes {
 
     /// Tiles of the vectors: (first, how many, packed).
     #[inline(always)]
-    pub(super) fn tiles(&self) -> impl Iterator<Item = (usize, usize, &[f32])> {
-        query_tiles(self.queries + self.keys, TILE).map(
+    pub(super) fn tiles<S: Simd>(&self) -> impl Iterator<Item = (usize, usize, &[f32])> {
+        tiles::<S>(self.queries + self.keys).map(
             #[inline(always)]
             |(first, count)| (first, count, &self.packed[first * self.head_dim..][..count * self.head_dim]),
         )
@@ -80,7 +77,7 @@ pub(crate) fn prepare<S: Simd>(s: S, book: &Codebook, queries: &[f32], keys: &[f
 fn pack<S: Simd, T: Element<S>>(s: S, probes: &mut Probes) {
     let d = probes.head_dim;
     probes.packed.resize(probes.vectors.len());
-    for (first, count) in query_tiles(probes.queries + probes.keys, TILE) {
+    for (first, count) in tiles::<S>(probes.queries + probes.keys) {
         let of_tile = first * d..(first + count) * d;
         pack_tile::<S, T>(s, &probes.vectors[of_tile.clone()], d, &mut probes.packed[of_tile]);
     }

@@ -14,7 +14,7 @@ use crate::{
     element::{Element, Stored},
     microkernel::{
         dot::with_tile_width,
-        panel::{Distances, MOST_PANELS, PANEL, TILE, tile_products},
+        panel::{Distances, GROUP, MOST_PANELS, PANEL, TILE, WIDE, tile_products},
         prefetch::prefetch_bytes,
     },
     simd::Simd,
@@ -53,9 +53,9 @@ struct Results<'a> {
 }
 
 impl Results<'_> {
-    /// Takes the products of a vector with some codes; `half_norms` are theirs.
+    /// Takes the products of a vector with some codes, mostly all of a group of `G` panels; `half_norms` are theirs.
     #[inline(always)]
-    fn take<S: Simd>(
+    fn take<S: Simd, const G: usize>(
         &mut self,
         s: S,
         vector: usize,
@@ -65,7 +65,12 @@ impl Results<'_> {
     ) {
         if vector < self.queries {
             let at = vector * self.codes.len() + codes.start - self.codes.start;
-            self.scores[at..at + codes.len()].copy_from_slice(products);
+            let scores = &mut self.scores[at..at + codes.len()];
+            // Of a length that is known they are copied in registers.
+            match (scores.split_at_mut_checked(G * PANEL), products.split_at_checked(G * PANEL)) {
+                (Some((scores, _)), Some((products, _))) => scores.copy_from_slice(products),
+                _ => scores.copy_from_slice(products),
+            }
         } else {
             self.best[vector - self.queries].raise(s, codes.start, products, half_norms);
         }
@@ -107,7 +112,7 @@ fn pass<S: Simd, T: Element<S>, const G: usize, const V: usize>(
     let ahead = Distances { near: NEAR, far: (G * panel_len * size_of::<T>()).max(FAR) };
     let half_norms = &book.table.half_norms()[to.codes.clone()];
     prefetch_bytes(s, half_norms.as_ptr().cast(), size_of_val(half_norms));
-    let (mut products, mut norms) = ([[0.0; MOST_PANELS * PANEL]; TILE], [0.0; MOST_PANELS * PANEL]);
+    let (mut products, mut norms) = ([0.0; WIDE * GROUP], [0.0; GROUP]);
     let end = to.codes.end.div_ceil(PANEL);
     for first in (to.codes.start / PANEL..end).step_by(G) {
         // Where there are not so many left the last is repeated, and what comes of the repetitions is left out.
@@ -124,12 +129,19 @@ fn pass<S: Simd, T: Element<S>, const G: usize, const V: usize>(
         let norms = &mut norms[..codes.len()];
         norms.copy_from_slice(&half_norms[codes.start - to.codes.start..][..codes.len()]);
         let mut ahead = ahead;
-        for (first, count, vectors) in probes.tiles() {
-            with_tile_width!(TILE, count, H => {
-                tile_products::<S, T, G, V, H>(s, panels, vectors, ahead, &mut products);
-            });
-            for (vector, products) in (first..first + count).zip(&products) {
-                to.take(s, vector, &codes, &products[from..from + codes.len()], norms);
+        for (first, count, vectors) in probes.tiles::<S>() {
+            if count == WIDE {
+                for (half, panels) in panels.as_chunks().0.iter().enumerate() {
+                    let products = &mut products[half * 2 * PANEL..];
+                    tile_products::<S, T, 2, V, WIDE>(s, *panels, vectors, ahead, products);
+                }
+            } else {
+                with_tile_width!(TILE, count, H => {
+                    tile_products::<S, T, G, V, H>(s, panels, vectors, ahead, &mut products);
+                });
+            }
+            for (vector, products) in (first..first + count).zip(products.chunks_exact(GROUP)) {
+                to.take::<S, G>(s, vector, &codes, &products[from..from + codes.len()], norms);
             }
             // The other tiles find the codewords in L1.
             ahead = Distances { near: 0, far: 0 };

@@ -12,7 +12,7 @@
 //!         sums[h] += lanes · the vector's element
 //! ```
 
-use super::{prefetch::LINE, walk::LockStep};
+use super::{dot::query_tiles, prefetch::LINE, walk::LockStep};
 use crate::{
     element::Element,
     simd::{MAX_LANES, Simd},
@@ -25,9 +25,23 @@ pub(crate) const PANEL: usize = MAX_LANES;
 /// Most panels that a tile goes over side by side: where they are a register each.
 pub(crate) const MOST_PANELS: usize = 4;
 
+/// Rows of so many panels: the distance of a vector's products from those of the next.
+pub(crate) const GROUP: usize = MOST_PANELS * PANEL;
+
 /// Most vectors of a tile. With sixteen registers, ten sums leave room for two registers of rows and what is multiplied with them; with
 /// thirty-two, twenty sums for four.
 pub(crate) const TILE: usize = 5;
+
+/// Vectors of a wide tile, which goes over half as many panels: where there are so many vectors, rows are widened half as often.
+pub(crate) const WIDE: usize = 2 * TILE;
+
+/// Tiles of vectors: (first, how many). Wide ones where registers are as wide as panels, as long as vectors fill them.
+pub(crate) fn tiles<S: Simd>(vectors: usize) -> impl Iterator<Item = (usize, usize)> {
+    let wide = if S::LANES == PANEL { vectors / WIDE } else { 0 };
+    let rest = wide * WIDE;
+    let narrow = query_tiles(vectors - rest, TILE).map(move |(first, count)| (rest + first, count));
+    (0..wide).map(|tile| (tile * WIDE, WIDE)).chain(narrow)
+}
 
 /// Packs the vectors of a tile, of an even length each, into as many numbers: for each step, those of one vector after
 /// the other.
@@ -61,14 +75,14 @@ pub(crate) struct Distances {
     pub(crate) far: usize,
 }
 
-/// Products of `H` vectors with the rows of `G` panels, of `V` registers each: `[H, G · PANEL]`.
+/// Products of `H` vectors with the rows of `G` panels, of `V` registers each: `[H, G · PANEL]`, vectors [`GROUP`] apart.
 #[inline(always)]
 pub(crate) fn tile_products<S: Simd, T: Element<S>, const G: usize, const V: usize, const H: usize>(
     s: S,
     panels: [&[T]; G],
     vectors: &[f32],
     ahead: Distances,
-    products: &mut [[f32; MOST_PANELS * PANEL]],
+    products: &mut [f32],
 ) {
     let mut sums = [[[s.splat(0.0); V]; G]; H];
     for (panels, [vectors]) in
@@ -89,7 +103,7 @@ pub(crate) fn tile_products<S: Simd, T: Element<S>, const G: usize, const V: usi
             multiply_step::<S, T, G, V, H>(s, panels, vectors, 1, &mut sums);
         }
     }
-    for (sums, products) in sums.into_iter().zip(products) {
+    for (sums, products) in sums.into_iter().zip(products.chunks_mut(GROUP)) {
         for (sums, products) in sums.into_iter().zip(products.chunks_exact_mut(PANEL)) {
             for (sum, products) in sums.into_iter().zip(products.chunks_exact_mut(S::LANES)) {
                 s.store(sum, products);
