@@ -201,9 +201,10 @@ fn time_a2ats(
     bench.add_parts(Parts { score, retrieve, attend });
 }
 
-/// Steps while logs of 2K tokens are laid out by code with their bases, a little after each step, and as many without it: how long 99 of
-/// 100 are at most, in the place of the best, and the median.
+/// Steps through all layers while logs of 2K tokens are laid out by code with their bases, a little after each step, and as many
+/// without it: the longest one, in the place of the best, and the median.
 fn time_sorting(bench: &mut Bench, kernels: &dyn Kernels, layers: &mut Layers) {
+    const STEPS: usize = 50;
     let threads = bench.all_threads().current_num_threads();
     let mut noise = Noise::new(53);
     let more = QUOTED / 64;
@@ -215,28 +216,27 @@ fn time_sorting(bench: &mut Bench, kernels: &dyn Kernels, layers: &mut Layers) {
             let codes = codes(&mut noise, CODEWORDS, more);
             store.append(&numbers, &numbers, &codes).expect("the store has room");
         }
-        bench.all_threads().install(|| (0..LAYERS).for_each(|run| layers.step(kernels, run)));
+        bench.all_threads().install(|| (0..LAYERS).for_each(|layer| layers.step(kernels, layer)));
         let mut seconds: Vec<f64> = bench.all_threads().install(|| {
-            let step = |run: usize| {
+            let step = |_| {
                 let start = Instant::now();
-                layers.step(kernels, run);
-                let attended: usize =
-                    layers.working.iter().map(|working| working.choice.amount().attended).sum();
+                let attended = (0..LAYERS).map(|layer| {
+                    layers.step(kernels, layer);
+                    layers.working.iter().map(|working| working.choice.amount().attended).sum::<usize>()
+                });
+                let rows = 64 + attended.sum::<usize>() / 48;
                 if let Some(store) = layers.stores.iter_mut().find(|store| sorts && store.wants_sorting()) {
-                    store.sort_some(kernels, 64 + attended / 48).expect("memory for another base");
+                    store.sort_some(kernels, rows).expect("memory for another base");
                 }
                 start.elapsed().as_secs_f64()
             };
-            (0..1000).map(step).collect()
+            (0..STEPS).map(step).collect()
         });
         seconds.sort_by(f64::total_cmp);
-        let timing = Timing { best: seconds[989], median: seconds[seconds.len() / 2] };
+        let timing = Timing { best: seconds[STEPS - 1], median: seconds[STEPS / 2] };
         let shape =
             Shape { inputs: Some(if sorts { more } else { 0 }), codewords: Some(CODEWORDS), ..shape(QUOTED) };
         bench.record("decode_step_sorting", kernels.name(), threads, shape, timing, Work::Time);
-        let waiting = layers.stores.iter().filter(|store| store.wants_sorting()).count();
-        let longest = 1e3 * seconds[seconds.len() - 1];
-        eprintln!("{}: the longest step takes {longest:.2} ms; {waiting} logs wait", kernels.name());
     }
 }
 

@@ -7,7 +7,8 @@
 //! * `code(k) = argmax_c (k·H)·ĉ_c − ½‖ĉ_c·L_H‖²`, which is the nearest codeword of `k·L_H`, lowest code on ties.
 //!
 //! Both are G + 1 dot products with every codeword in one pass over the table, which is what a decode step pays for. The pass
-//! splits over ranges of codes, and sequences that share a codebook share it.
+//! splits over ranges of codes, best at multiples of 64, and sequences that share a codebook share it: a score has the same bits
+//! alone and with others.
 //!
 //! | what | shape | dtype |
 //! |---|---|---|
@@ -20,6 +21,9 @@
 //! for a key's code by the same amount, so no choice changes, and it takes the common part, which can be hundreds of
 //! times larger than what tells codewords apart, out of every rounding. Scores are therefore **relative**: true
 //! scores less q·μ, see [`Codebook::center`].
+//!
+//! How it is done: the table lies in panels of sixteen codewords, `[panels, head_dim, 16]`, so that a lane is a codeword and
+//! nothing is added up across lanes (`microkernel/panel.rs`).
 //!
 //! Tolerance: scores within 1e-5 of ‖q‖·‖ĉ − μ‖ (1e-4 with BF16 instructions); codes differ from an f64 evaluation
 //! only where the two distances differ by less than rounding.

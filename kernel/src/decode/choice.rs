@@ -94,7 +94,7 @@ impl Choice {
         let tokens = store.len();
         store.all_rows(&mut self.runs);
         self.amount = Amount { tokens, attended: tokens, picked: tokens };
-        self.leaves = false;
+        self.leave_out(store, false);
         self.amount
     }
 

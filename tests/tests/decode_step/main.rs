@@ -242,6 +242,7 @@ fn dense_attention_after_another_leaves_nothing_to_estimate() {
     assert_eq!(amount, Amount { tokens: 100, attended: 100, picked: 100 });
     assert_eq!(choice.amount(), amount);
     assert!(!choice.leaves());
+    assert_eq!((choice.slots(), choice.estimate_bytes(&store)), (0, 0));
     let mut positions = store.positions(choice.runs()).unwrap();
     positions.sort_unstable();
     assert_eq!(positions, (0..100).collect::<Vec<_>>());
