@@ -53,8 +53,12 @@ pub struct Cache {
     sorted_next: usize,
 }
 
-/// One row is sorted for so many that a step attends to.
+/// One row is sorted for so many that a step attends to, ...
 const ATTENDED_PER_SORTED: usize = 48;
+
+/// ... but no more than so many for each store, which keeps up: a store takes a token in each step, and is sorted when it has 1/64 of
+/// its base.
+const SORTED_PER_STORE: usize = 72;
 
 impl Cache {
     /// An empty cache with address space for `tokens` tokens. `codes` is the number of codewords of each layer's
@@ -115,7 +119,8 @@ impl Cache {
         for number in (self.sorted_next..self.sorted_next + all).map(|number| number % all) {
             let store = &mut self.layers[number / heads][number % heads];
             if store.wants_sorting() {
-                let is_done = store.sort_some(kernels, 64 + attended / ATTENDED_PER_SORTED)?;
+                let rows = (attended / ATTENDED_PER_SORTED).min(SORTED_PER_STORE * all);
+                let is_done = store.sort_some(kernels, 64 + rows)?;
                 self.sorted_next = number + usize::from(is_done);
                 break;
             }

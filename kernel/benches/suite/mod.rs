@@ -11,7 +11,7 @@
 //! | `estimate` | the estimate of what is not attended, one pass over sums of values that no cache holds | memory |
 //! | `decode_step_estimate` | a step at 128K tokens with that estimate, at 3% and 1% retrieved | - |
 //! | `decode_step_averaged` | the same by averaged scores, at 3% | - |
-//! | `decode_step_sorting` | the longest of 50 steps through 32 layers while logs are laid out by code, and without | - |
+//! | `decode_step_sorting` | the longest of 30 steps through 32 layers while logs are laid out by code, and without | - |
 //! | `decode_step_dense`, `decode_step_a2ats` | a whole step of one layer, 1K to 1M tokens | - |
 //! | `matvec`, `matmul` | products of bf16 weights | memory, arithmetic |
 //! | `prefill_attention` | causal attention of a chunk of queries over a long past | arithmetic |
