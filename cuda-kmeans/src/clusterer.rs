@@ -124,6 +124,10 @@ impl Clusterer for CudaClusterer {
     fn seconds_per_pair(&self, dim: usize) -> Result<f64> {
         const POINTS: usize = 1 << 15;
         const CENTROIDS: usize = 1 << 12;
+        if !(1..=1 << 16).contains(&dim) {
+            let what = "the dimension of points to measure with";
+            return Err(Error::Unsupported { what, got: dim.to_string(), supported: "1..=65536" });
+        }
         let scattered = |number: usize| (number.wrapping_mul(0x9e37_79b9) % (1 << 20)) as f32;
         let coordinates: Vec<f32> = (0..POINTS * dim).map(scattered).collect();
         let points = Points::new(&coordinates, dim, None)?;

@@ -39,7 +39,8 @@ pub trait Kernels: Send + Sync + Internals {
     ) -> Result<()>;
 
     /// Scores of the queries with some codewords, `[n, codes.len()]`; raises the best code so far of each key, `[m]`, where one of
-    /// these is better. See [`crate::codebook`]: scores are relative to the codebook's center.
+    /// these is better: ranges that raise the same ones come in ascending order. Probes with keys are for the codebook that they were prepared
+    /// for. See [`crate::codebook`]: scores are relative to the codebook's center.
     fn codeword_scores(
         &self,
         book: &Codebook,

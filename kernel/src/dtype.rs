@@ -80,6 +80,15 @@ impl<'a> Elements<'a> {
         }
     }
 
+    /// The same of memory that is aligned for any of them and holds whole ones.
+    pub(crate) fn of_bytes(dtype: Dtype, bytes: &'a [u8]) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32(bytemuck::cast_slice(bytes)),
+            Dtype::F16 => Self::F16(bytemuck::cast_slice(bytes)),
+            Dtype::Bf16 => Self::Bf16(bytemuck::cast_slice(bytes)),
+        }
+    }
+
     /// The storage type.
     pub const fn dtype(&self) -> Dtype {
         match self {

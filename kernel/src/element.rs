@@ -19,7 +19,7 @@ pub trait Stored: bytemuck::Pod + Send + Sync + 'static {
 /// A storage type as the registers of an instruction set hold it.
 ///
 /// Algorithms work in blocks of 2·LANES elements, two registers. Registers may hold the elements of a block in another
-/// order than memory does (`natural` below): bf16 is widened by one shift and one mask, which leaves the even
+/// order than memory does (`natural` below): some instruction sets widen bf16 by one shift and one mask, which leaves the even
 /// elements in one register and the odd ones in the other and costs a third of an order-keeping conversion. Queries
 /// are brought into the same order once, sums over values are brought back once.
 pub trait Element<S: Simd>: Stored {
@@ -89,7 +89,12 @@ pub trait Element<S: Simd>: Stored {
     }
 
     /// Brings elements into the type in which they are multiplied with many vectors, in order.
-    fn widen(s: S, elements: &[Self], to: &mut [Self::Multiplied]);
+    #[inline(always)]
+    fn widen(_: S, elements: &[Self], to: &mut [Self::Multiplied]) {
+        if let Some(elements) = Self::as_multiplied(elements) {
+            to.copy_from_slice(elements);
+        }
+    }
 }
 
 impl Stored for f32 {
@@ -121,11 +126,6 @@ impl<S: Simd> Element<S> for f32 {
     #[inline(always)]
     fn as_multiplied(elements: &[Self]) -> Option<&[Self]> {
         Some(elements)
-    }
-
-    #[inline(always)]
-    fn widen(_: S, elements: &[Self], to: &mut [Self]) {
-        to.copy_from_slice(elements);
     }
 }
 
@@ -289,11 +289,6 @@ impl<S: MultiplyBf16Pairs> Element<S> for PairedBf16 {
     #[inline(always)]
     fn as_multiplied(elements: &[Self]) -> Option<&[Self]> {
         Some(elements)
-    }
-
-    #[inline(always)]
-    fn widen(_: S, elements: &[Self], to: &mut [Self]) {
-        to.copy_from_slice(elements);
     }
 }
 

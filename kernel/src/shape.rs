@@ -6,14 +6,17 @@ use crate::error::{Error, Result};
 /// loop needs a remainder.
 pub const ROW_ALIGN: usize = 32;
 
-/// The padded length of one half of a KV row, or of a codeword.
+/// The padded length of one half of a KV row.
 pub const fn row_width(head_dim: usize) -> usize {
     head_dim.saturating_add(ROW_ALIGN - 1) / ROW_ALIGN * ROW_ALIGN
 }
 
+/// The largest head_dim.
+pub(crate) const MAX_HEAD_DIM: usize = 256;
+
 /// Checks a head_dim: even, 16..=256.
 pub(crate) fn check_head_dim(head_dim: usize) -> Result<()> {
-    if (16..=256).contains(&head_dim) && head_dim.is_multiple_of(2) {
+    if (16..=MAX_HEAD_DIM).contains(&head_dim) && head_dim.is_multiple_of(2) {
         return Ok(());
     }
     let supported = "even numbers in 16..=256";

@@ -56,8 +56,8 @@ pub struct Cache {
 /// One row is sorted for so many that a step attends to, ...
 const ATTENDED_PER_SORTED: usize = 48;
 
-/// ... but no more than so many for each store, which keeps up: a store takes a token in each step, and is sorted when it has 1/64 of
-/// its base.
+/// ... but no more than so many for each store, which about keeps up: a store takes a token in each step, and wants to be sorted when
+/// its log has 1/64 of its base. One store is sorted at a time, so that with many of them, or few rows attended, logs grow longer.
 const SORTED_PER_STORE: usize = 72;
 
 impl Cache {

@@ -425,7 +425,9 @@ fn probes_for_another_backend_or_codebook_are_errors() {
     let book = |head_dim, dtype| {
         Codebook::new(&vec![0.5; 3 * head_dim], &unit_matrix(head_dim), head_dim, dtype).unwrap()
     };
-    let books = [book(16, Dtype::F32), book(16, Dtype::F16), book(16, Dtype::Bf16), book(18, Dtype::F32)];
+    let alike = book(16, Dtype::F32);
+    let books =
+        [book(16, Dtype::F32), alike, book(16, Dtype::F16), book(16, Dtype::Bf16), book(18, Dtype::F32)];
     for preparing in available() {
         for (number, book) in books.iter().enumerate() {
             let mut probes = Probes::default();

@@ -226,6 +226,7 @@ fn time_sorting(bench: &mut Bench, kernels: &dyn Kernels, layers: &mut Layers) {
                     layers.step(kernels, layer);
                     layers.working.iter().map(|working| working.choice.amount().attended).sum::<usize>()
                 });
+                // As many as `a2ats` takes.
                 let rows = 64 + (attended.sum::<usize>() / 48).min(72 * layers.stores.len());
                 if let Some(store) = layers.stores.iter_mut().find(|store| sorts && store.wants_sorting()) {
                     store.sort_some(kernels, rows).expect("memory for another base");

@@ -36,11 +36,7 @@ impl BestCode {
                 self.raise_one_by_one(first_code + i * S::LANES, products, half_norms);
             }
         }
-        self.raise_one_by_one(
-            first_code + whole,
-            &products[whole.min(products.len())..],
-            &half_norms[whole..],
-        );
+        self.raise_one_by_one(first_code + whole, &products[whole..], &half_norms[whole..]);
     }
 
     #[inline(always)]
@@ -52,7 +48,7 @@ impl BestCode {
         }
     }
 
-    /// The code: the lowest of those that are equally good; 0 if there is none.
+    /// The code: the lowest of those that are equally good, if ranges came in ascending order; 0 if there is none.
     pub fn code(self) -> u16 {
         self.code as u16
     }

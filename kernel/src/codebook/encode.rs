@@ -3,7 +3,7 @@
 use super::{BestCode, Codebook, Probes, prepare, scores};
 use crate::{microkernel::panel::TILE, simd::Simd};
 
-/// Keys that share a pass: they stay in L1 while the codewords go by.
+/// Keys that share a pass: they stay in L1 or L2 while the codewords go by.
 const KEYS: usize = 12 * TILE;
 
 /// The code of each key; `keys` is `[codes.len(), head_dim]`, not rotated.

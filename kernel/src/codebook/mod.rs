@@ -48,15 +48,20 @@ use crate::{
     shape::{check_codes, check_head_dim},
     simd::MAX_LANES,
 };
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// The codewords of one kv head of one layer, with what it takes to find the code of a key.
 #[derive(Debug, Clone)]
 pub struct Codebook {
+    /// Tells it and its clones from others: keys are packed for one codebook.
+    identity: u64,
     head_dim: usize,
     codes: usize,
-    /// The codewords in panels, less the mean; ½‖(ĉ − μ)·L_H‖² of each as stored, `[codes]`; the
-    /// factor's rows as [`factor_rows`] finds them.
+    /// The factor's rows as [`Self::factor_rows`] finds them; ½‖(ĉ − μ)·L_H‖² of each codeword as stored, `[codes]`; the
+    /// codewords in panels, less the mean.
     table: PackedTable,
     /// `[head_dim]`: the mean of the codewords.
     center: Vec<f32>,
@@ -97,13 +102,19 @@ impl Codebook {
         let norms = |rounded: &[f32]| half_norms(rounded, cholesky, head_dim);
         let table = PackedTable::new(dtype, &factor, &centered, head_dim, norms)?;
         let within = |x: &f32| x.abs() <= dtype.largest();
-        if !(centered.iter().all(within) && table.half_norms().iter().all(|x| x.is_finite())) {
+        if let Some(bad) = table.half_norms().iter().find(|x| !x.is_finite()) {
+            let (what, got) = ("a codeword's norm in the metric of the factor", bad.to_string());
+            return Err(Error::Unsupported { what, got, supported: "finite numbers" });
+        }
+        if !centered.iter().all(within) {
             let got = format!("too large for {dtype}");
             let supported =
                 "numbers within the range of the storage type; f32 and bf16 reach further than f16";
             return Err(Error::Unsupported { what: "a codeword", got, supported });
         }
-        Ok(Self { head_dim, codes, table, center })
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let identity = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { identity, head_dim, codes, table, center })
     }
 
     /// Moves the tables of some codebooks into one piece of memory, which lies on huge pages where the system has them: a
@@ -141,11 +152,12 @@ impl Codebook {
         &self.center
     }
 
+    /// The codewords, in panels.
     pub(crate) fn table(&self) -> Elements<'_> {
         self.table.codewords()
     }
 
-    /// The rows of the factor as far as they are kept: each a whole number of registers of any instruction set.
+    /// The rows of the factor as far as they are kept: each a whole number of registers of any instruction set, or all of head_dim.
     #[inline(always)]
     fn factor_rows(&self) -> impl Iterator<Item = &[f32]> {
         let mut rest = self.table.factor();
@@ -176,8 +188,7 @@ impl Codebook {
         best: &[BestCode],
     ) -> Result<()> {
         if !probes.fit(backend, self) {
-            let (what, got) =
-                ("probes", "made by another backend or for another kind of codebook".to_owned());
+            let (what, got) = ("probes", "made by another backend or for another codebook".to_owned());
             return Err(Error::Unsupported {
                 what,
                 got,
@@ -185,7 +196,7 @@ impl Codebook {
             });
         }
         if codes.start > codes.end || codes.end > self.codes {
-            let need = format!("there are {} codes", self.codes);
+            let need = format!("{codes:?} is no range of the {} codes", self.codes);
             return Err(Error::Position { position: codes.end, need });
         }
         expect_len("scores", scores.len(), probes.queries() * codes.len())?;
@@ -215,7 +226,7 @@ fn mean(codewords: &[f32], head_dim: usize) -> Vec<f32> {
 }
 
 /// ½‖ĉ·L‖² of each codeword, in f64.
-fn half_norms(table: &[f32], cholesky: &[f32], head_dim: usize) -> Vec<f32> {
+fn half_norms(codewords: &[f32], cholesky: &[f32], head_dim: usize) -> Vec<f32> {
     let mut image = vec![0.0_f64; head_dim];
     let half_norm = |codeword: &[f32]| {
         image.fill(0.0);
@@ -226,5 +237,5 @@ fn half_norms(table: &[f32], cholesky: &[f32], head_dim: usize) -> Vec<f32> {
         }
         (0.5 * image.iter().map(|x| x * x).sum::<f64>()) as f32
     };
-    table.chunks_exact(head_dim).map(half_norm).collect()
+    codewords.chunks_exact(head_dim).map(half_norm).collect()
 }

@@ -1,16 +1,16 @@
 //! What finds the code of a key among codewords by dot products.
 
 use super::Codebook;
-use crate::simd::{MAX_LANES, Simd};
+use crate::{
+    shape::MAX_HEAD_DIM,
+    simd::{MAX_LANES, Simd},
+};
 
 /// Finds the vector u whose dot product with a codeword, less the codeword's half norm, is largest for the code of a key.
 #[derive(Debug)]
 pub(super) struct Probe {
     image: [f32; MAX_HEAD_DIM],
 }
-
-/// The largest head_dim.
-const MAX_HEAD_DIM: usize = 256;
 
 impl Default for Probe {
     fn default() -> Self {

@@ -16,6 +16,8 @@ use half::f16;
 pub struct Probes {
     backend: &'static str,
     dtype: Option<Dtype>,
+    /// The codebook that keys are packed for, see [`Codebook`].
+    book: u64,
     queries: usize,
     keys: usize,
     head_dim: usize,
@@ -36,9 +38,10 @@ impl Probes {
         self.keys
     }
 
-    /// Whether they were made for a codebook of this kind by this backend.
+    /// Whether they were made by this backend for a codebook of this kind, or for this one if there are keys.
     pub(super) fn fit(&self, backend: &str, book: &Codebook) -> bool {
-        self.backend == backend && self.dtype == Some(book.dtype()) && self.head_dim == book.head_dim
+        (self.backend, self.dtype, self.head_dim) == (backend, Some(book.dtype()), book.head_dim)
+            && (self.keys == 0 || self.book == book.identity)
     }
 
     /// Tiles of the vectors: (first, how many, packed).
@@ -55,7 +58,7 @@ impl Probes {
 #[inline(always)]
 pub(crate) fn prepare<S: Simd>(s: S, book: &Codebook, queries: &[f32], keys: &[f32], probes: &mut Probes) {
     let d = book.head_dim;
-    (probes.dtype, probes.head_dim) = (Some(book.dtype()), d);
+    (probes.dtype, probes.book, probes.head_dim) = (Some(book.dtype()), book.identity, d);
     (probes.queries, probes.keys) = (queries.len() / d, keys.len() / d);
     let vectors = &mut probes.vectors;
     vectors.clear();

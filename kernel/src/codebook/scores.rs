@@ -108,6 +108,7 @@ fn pass<S: Simd, T: Element<S>, const G: usize, const V: usize>(
     probes: &Probes,
     mut to: Results<'_>,
 ) {
+    debug_assert!(V * S::LANES == PANEL);
     let panel_len = PANEL * book.head_dim;
     let ahead = Distances { near: NEAR, far: (G * panel_len * size_of::<T>()).max(FAR) };
     let half_norms = &book.table.half_norms()[to.codes.clone()];
@@ -131,6 +132,7 @@ fn pass<S: Simd, T: Element<S>, const G: usize, const V: usize>(
         let mut ahead = ahead;
         for (first, count, vectors) in probes.tiles::<S>() {
             if count == WIDE {
+                debug_assert!(G == MOST_PANELS);
                 for (half, panels) in panels.as_chunks().0.iter().enumerate() {
                     let products = &mut products[half * 2 * PANEL..];
                     tile_products::<S, T, 2, V, WIDE>(s, *panels, vectors, ahead, products);
@@ -143,7 +145,7 @@ fn pass<S: Simd, T: Element<S>, const G: usize, const V: usize>(
             for (vector, products) in (first..first + count).zip(products.chunks_exact(GROUP)) {
                 to.take::<S, G>(s, vector, &codes, &products[from..from + codes.len()], norms);
             }
-            // The other tiles find the codewords in L1.
+            // The other tiles find the codewords in L1 or L2.
             ahead = Distances { near: 0, far: 0 };
         }
     }

@@ -67,7 +67,7 @@ impl PackedTable {
 
     /// The codewords in panels, see `microkernel/panel.rs`.
     pub(super) fn codewords(&self) -> Elements<'_> {
-        see(self.dtype, self.part(&self.codewords))
+        Elements::of_bytes(self.dtype, self.part(&self.codewords))
     }
 
     fn part(&self, part: &Range<usize>) -> &[u8] {
@@ -96,15 +96,6 @@ impl PackedTable {
             at += bytes;
         }
         Ok(())
-    }
-}
-
-/// Bytes as elements: parts are aligned for all of them.
-fn see(dtype: Dtype, bytes: &[u8]) -> Elements<'_> {
-    match dtype {
-        Dtype::F32 => Elements::F32(bytemuck::cast_slice(bytes)),
-        Dtype::F16 => Elements::F16(bytemuck::cast_slice(bytes)),
-        Dtype::Bf16 => Elements::Bf16(bytemuck::cast_slice(bytes)),
     }
 }
 

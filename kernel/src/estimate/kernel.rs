@@ -287,6 +287,7 @@ fn sign_weights<S: Simd>(s: S, weights: &mut [f32], signs: &[f32]) -> f32 {
 /// Adds the values of consecutive rows to `sums`, `[width]`.
 #[inline(never)]
 pub(crate) fn add_values<S: Simd, T: Element<S>>(s: S, rows: &[T], sums: &mut [f32]) {
+    const { assert!(!T::PAIRS, "values are added one by one") };
     s.vectorize(
         #[inline(always)]
         || {

@@ -66,9 +66,9 @@ pub(crate) fn pack<S: Simd, T: Row<S>>(s: S, vectors: &[f32], len: usize, steps:
                     *first = vector[2 * pair];
                     *second = vector.get(2 * pair + 1).copied().unwrap_or(0.0);
                 }
-                let operands = T::pack_query(s, [s.load(&first), s.load(&second)]);
-                for (to, operand) in to.chunks_exact_mut(width / steps).zip(operands) {
-                    s.store(operand, &mut to[register * S::LANES..]);
+                let steps_of_pair = T::pack_query(s, [s.load(&first), s.load(&second)]);
+                for (to, step) in to.chunks_exact_mut(width / steps).zip(steps_of_pair) {
+                    s.store(step, &mut to[register * S::LANES..]);
                 }
             }
         }

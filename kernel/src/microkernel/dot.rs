@@ -1,4 +1,4 @@
-//! Dot products of rows with a few queries: the inner loop of codeword scores, attention scores and weight products.
+//! Dot products of rows with a few queries: the inner loop of attention scores and weight products.
 //!
 //! Queries are packed first (see [`Element::pack_query`]), padded with zeros to a whole number
 //! of blocks. Those of a tile are laid block by block, the first block of each, then the second: one address leads to all
@@ -88,7 +88,7 @@ pub(crate) fn accumulate<
 }
 
 /// Adds up the lanes of all sums, four registers at a time. The last four are filled up with zeros and not summed some
-/// other way: so a product has the same bits wherever in a tile it is computed, and equal codewords score equally.
+/// other way: so a product has the same bits wherever in a tile it is computed, and equal rows give equal ones.
 #[inline(always)]
 pub(crate) fn reduce<S: Simd, const R: usize, const H: usize>(s: S, sums: [[S::F32; R]; H]) -> [[f32; R]; H] {
     let mut out = [[0.0; R]; H];

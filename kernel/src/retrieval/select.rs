@@ -19,7 +19,8 @@ const STEPS_BY_DISTANCE: usize = 12;
 /// By how many standard deviations the guess of the boundary is lowered, in turn, until enough codes reach it.
 const MARGINS: [f32; 2] = [0.15, 1.0];
 
-/// Where a head's taking ends. Only this crate makes one, so that nobody else calls what trusts its arguments.
+/// Where a head's taking ends. Only this crate makes one, so that nobody else calls `Internals::select_codes`, which trusts its
+/// arguments.
 #[derive(Debug, Clone)]
 pub struct Boundary {
     /// The codes that score exactly as the last one taken, which have tokens.

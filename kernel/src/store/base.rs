@@ -244,12 +244,13 @@ impl Base {
         }
     }
 
-    /// Its memory: what it was made of counts as shared, and what a cut takes besides too where forks have the same one.
+    /// Its memory: what it was made of counts as shared, and what a cut takes besides too where forks have the same one. Offsets are
+    /// there twice, in the memory and beside it; those in somebody else's count once.
     pub(super) fn bytes(&self) -> Memory {
         let of_token = self.layout.row_bytes() + size_of::<u32>();
         let made = self.offsets[self.layout.codes] as usize * of_token
             + self.slots.len() * (self.layout.sum_bytes() + size_of::<u16>())
-            + self.offsets.len() * size_of::<u32>();
+            + self.offsets.len() * size_of::<u32>() * if self.is_own { 2 } else { 1 };
         let of_cut = self.slots.len() * self.layout.sum_bytes() + self.layout.codes * size_of::<u32>();
         match &self.cut {
             None => Memory { own: 0, shared: made },
@@ -295,7 +296,7 @@ impl OwnSums {
     fn new(layout: &Layout, slots: usize) -> Result<Self> {
         let number = if layout.dtype == Dtype::F32 { size_of::<f32>() } else { 1 };
         let numbers = Reservation::of_rows(slots, layout.width() * number, Pages::Huge)?;
-        Ok(Self { numbers, scales: vec![0.0; slots] })
+        Ok(Self { numbers, scales: vec![0.0; if layout.scale_bytes() > 0 { slots } else { 0 }] })
     }
 
     fn see(&self, layout: &Layout) -> Sums<'_> {

@@ -78,8 +78,8 @@ impl Layout {
 /// Memory that a store takes, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Its own: the log, and what of a new base is laid out already.
+    /// Its own: the log, what of a new base is laid out already, and sums of bases that were cut.
     pub own: usize,
-    /// Of its bases, which forks share.
+    /// Of its bases, and of cuts that forks have in common: what forks share, or would.
     pub shared: usize,
 }

@@ -61,7 +61,8 @@ impl Log {
     }
 
     pub(super) fn rows<'a>(&'a self, layout: &Layout) -> Rows<'a> {
-        let elements = see(layout.dtype, &self.memory.bytes()[..self.len * layout.row_bytes()]);
+        let elements =
+            Elements::of_bytes(layout.dtype, &self.memory.bytes()[..self.len * layout.row_bytes()]);
         Rows::new(elements, layout.head_dim).unwrap_or_else(|_| unreachable!("the layout was checked"))
     }
 
@@ -170,15 +171,6 @@ const HUGE_PAGES_FROM: usize = 2 << 20;
 
 /// Up to so many entries are put in their places one by one.
 const FEW: usize = 16;
-
-/// Bytes as elements.
-pub(super) fn see(dtype: Dtype, bytes: &[u8]) -> Elements<'_> {
-    match dtype {
-        Dtype::F32 => Elements::F32(bytemuck::cast_slice(bytes)),
-        Dtype::F16 => Elements::F16(bytemuck::cast_slice(bytes)),
-        Dtype::Bf16 => Elements::Bf16(bytemuck::cast_slice(bytes)),
-    }
-}
 
 /// Elements as bytes.
 pub(super) fn bytes_of(elements: Elements<'_>) -> &[u8] {

@@ -13,11 +13,12 @@
 use super::{
     base::{Base, BaseMemory, Parts},
     layout::Layout,
-    log::{Entry, Log, bytes_of, see, try_reserve},
+    log::{Entry, Log, bytes_of, try_reserve},
     sums::{self, Sum},
 };
 use crate::{
     dispatch::Kernels,
+    dtype::Elements,
     error::Result,
     memory::{Pages, Reservation},
     rows::Rows,
@@ -39,7 +40,7 @@ impl BaseMemory for Owned {
     fn parts(&self) -> Parts<'_> {
         let (rows, numbers) = self.memory.bytes().split_at(self.row_bytes);
         Parts {
-            rows: see(self.layout.dtype, rows),
+            rows: Elements::of_bytes(self.layout.dtype, rows),
             offsets: &self.offsets,
             positions: &self.positions,
             sums: sums::see(&self.layout, numbers, &self.scales),
@@ -135,7 +136,7 @@ impl Sorting {
                 self.copy(&bases[self.first_base..], log, most);
             }
             let (made, _) = self.made.memory.bytes().split_at(self.made.row_bytes);
-            let made = Rows::new(see(layout.dtype, made), layout.head_dim)?;
+            let made = Rows::new(Elements::of_bytes(layout.dtype, made), layout.head_dim)?;
             self.sum.add(kernels, made, start..self.done.rows)?;
             if self.done.rows < of_code.end {
                 return Ok(false);

@@ -88,8 +88,11 @@ fn probes(draw: &mut Draw<'_>, book: &Codebook, queries: usize, keys: usize) -> 
         return (probes, false);
     }
     let (queries, keys) = (numbers(queries * other.1), numbers(keys * other.1));
-    by.prepare_probes(&self::book(other.0, other.1, other.2), &queries, &keys, &mut probes).unwrap();
-    (probes, by.name() == draw.kernels.name() && (other.1, other.2) == (head_dim, dtype))
+    let is_same = other == (codes, head_dim, dtype);
+    let other = if is_same { book.clone() } else { self::book(other.0, other.1, other.2) };
+    by.prepare_probes(&other, &queries, &keys, &mut probes).unwrap();
+    let is_alike = (other.head_dim(), other.dtype()) == (head_dim, dtype);
+    (probes, by.name() == draw.kernels.name() && (is_same || (keys.is_empty() && is_alike)))
 }
 
 fn codeword_scores(draw: &mut Draw<'_>) {
