@@ -14,7 +14,7 @@ use crate::{
     element::{Element, Stored},
     microkernel::{
         dot::with_tile_width,
-        panel::{Distances, GROUP, MOST_PANELS, PANEL, TILE, WIDE, tile_products},
+        panel::{Distances, GROUP, MOST_PANELS, PANEL, WIDE, most_vectors, tile_products},
         prefetch::prefetch_bytes,
     },
     simd::Simd,
@@ -138,7 +138,7 @@ fn pass<S: Simd, T: Element<S>, const G: usize, const V: usize>(
                     tile_products::<S, T, 2, V, WIDE>(s, *panels, vectors, ahead, products);
                 }
             } else {
-                with_tile_width!(TILE, count, H => {
+                with_tile_width!(most_vectors::<S>(), count, H => {
                     tile_products::<S, T, G, V, H>(s, panels, vectors, ahead, &mut products);
                 });
             }

@@ -32,6 +32,12 @@ pub(crate) const GROUP: usize = MOST_PANELS * PANEL;
 /// thirty-two, twenty sums for four.
 pub(crate) const TILE: usize = 5;
 
+/// The same on an instruction set. Where a panel is four registers, five vectors' sums leave too few of thirty-two for f16 on its way to
+/// f32.
+pub(crate) const fn most_vectors<S: Simd>() -> usize {
+    if S::LANES * 4 == PANEL { TILE - 1 } else { TILE }
+}
+
 /// Vectors of a wide tile, which goes over half as many panels: where there are so many vectors, rows are widened half as often.
 pub(crate) const WIDE: usize = 2 * TILE;
 
@@ -39,7 +45,8 @@ pub(crate) const WIDE: usize = 2 * TILE;
 pub(crate) fn tiles<S: Simd>(vectors: usize) -> impl Iterator<Item = (usize, usize)> {
     let wide = if S::LANES == PANEL { vectors / WIDE } else { 0 };
     let rest = wide * WIDE;
-    let narrow = query_tiles(vectors - rest, TILE).map(move |(first, count)| (rest + first, count));
+    let narrow =
+        query_tiles(vectors - rest, most_vectors::<S>()).map(move |(first, count)| (rest + first, count));
     (0..wide).map(|tile| (tile * WIDE, WIDE)).chain(narrow)
 }
 
