@@ -131,22 +131,34 @@ fn pass<S: Simd, T: Element<S>, const G: usize, const V: usize>(
         norms.copy_from_slice(&half_norms[codes.start - to.codes.start..][..codes.len()]);
         let mut ahead = ahead;
         for (first, count, vectors) in probes.tiles::<S>() {
-            if count == WIDE {
-                debug_assert!(G == MOST_PANELS);
-                for (half, panels) in panels.as_chunks().0.iter().enumerate() {
-                    let products = &mut products[half * 2 * PANEL..];
-                    tile_products::<S, T, 2, V, WIDE>(s, *panels, vectors, ahead, products);
-                }
-            } else {
-                with_tile_width!(most_vectors::<S>(), count, H => {
-                    tile_products::<S, T, G, V, H>(s, panels, vectors, ahead, &mut products);
-                });
-            }
+            products_of::<S, T, G, V>(s, panels, (count, vectors), ahead, &mut products);
             for (vector, products) in (first..first + count).zip(products.chunks_exact(GROUP)) {
                 to.take::<S, G>(s, vector, &codes, &products[from..from + codes.len()], norms);
             }
             // The other tiles find the codewords in L1 or L2.
             ahead = Distances { near: 0, far: 0 };
         }
+    }
+}
+
+/// Products of a tile of vectors with a group of panels; a wide one takes the panels two by two.
+#[inline(always)]
+fn products_of<S: Simd, T: Element<S>, const G: usize, const V: usize>(
+    s: S,
+    panels: [&[T]; G],
+    (count, vectors): (usize, &[f32]),
+    ahead: Distances,
+    products: &mut [f32],
+) {
+    if count == WIDE {
+        debug_assert!(G == MOST_PANELS);
+        for (half, panels) in panels.as_chunks().0.iter().enumerate() {
+            let products = &mut products[half * 2 * PANEL..];
+            tile_products::<S, T, 2, V, WIDE>(s, *panels, vectors, ahead, products);
+        }
+    } else {
+        with_tile_width!(most_vectors::<S>(), count, H => {
+            tile_products::<S, T, G, V, H>(s, panels, vectors, ahead, products);
+        });
     }
 }

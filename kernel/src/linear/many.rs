@@ -35,21 +35,8 @@ pub(super) fn product<S: Simd, T: Element<S>>(
     out: &mut [f32],
 ) {
     let cols = inputs.cols;
-    if let Some(elements) = T::as_multiplied(elements) {
-        for_each_piece(
-            elements,
-            inputs,
-            out,
-            #[inline(always)]
-            |elements, columns, out| {
-                let rows = elements.len() / cols;
-                let piece = Piece { elements: &elements[columns.start..], stride: cols, rows, columns };
-                all_panels(s, &piece, inputs, panels, out);
-            },
-        );
-        return;
-    }
-    let mut wide = Aligned::zeros(ROWS * COLUMNS.min(cols));
+    let is_stored_so = T::as_multiplied(elements).is_some();
+    let mut wide = Aligned::zeros(if is_stored_so { 0 } else { ROWS * COLUMNS.min(cols) });
     let wide: &mut [T::Multiplied] = bytemuck::cast_slice_mut(&mut wide);
     for_each_piece(
         elements,
@@ -57,11 +44,16 @@ pub(super) fn product<S: Simd, T: Element<S>>(
         out,
         #[inline(always)]
         |elements, columns, out| {
-            let (rows, stride) = (elements.len() / cols, columns.len());
-            for (row, wide) in elements.chunks_exact(cols).zip(wide.chunks_exact_mut(stride)) {
-                T::widen(s, &row[columns.clone()], wide);
-            }
-            let piece = Piece { elements: &*wide, stride, rows, columns };
+            let rows = elements.len() / cols;
+            let piece = if let Some(elements) = T::as_multiplied(elements) {
+                Piece { elements: &elements[columns.start..], stride: cols, rows, columns }
+            } else {
+                let stride = columns.len();
+                for (row, wide) in elements.chunks_exact(cols).zip(wide.chunks_exact_mut(stride)) {
+                    T::widen(s, &row[columns.clone()], wide);
+                }
+                Piece { elements: &*wide, stride, rows, columns }
+            };
             all_panels(s, &piece, inputs, panels, out);
         },
     );
