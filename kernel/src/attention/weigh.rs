@@ -66,7 +66,7 @@ fn weigh_columns<S: Simd, T: Element<S>, P: Prefetch, const C: usize, const H: u
             break;
         }
         let rows = [values.of_row(2 * pair), values.of_row(2 * pair + 1)];
-        local.begin_tile::<2>(2 * pair);
+        local.begin_tile(pair);
         // Row by row, or both rows at once where pairs are multiplied.
         let loads = if T::PAIRS { 1 } else { 2 };
         for load in 0..loads {
@@ -76,7 +76,7 @@ fn weigh_columns<S: Simd, T: Element<S>, P: Prefetch, const C: usize, const H: u
                 loaded[c] = T::load_values(s, columns, load);
             }
             for h in 0..H {
-                prefetch_part(s, &mut local, at, rows, (load * H + h, loads * H));
+                prefetch_part(s, &mut local, (2 * pair, at), rows, (load * H + h, loads * H));
                 let weight = s.splat(weights[h][loads * pair + load]);
                 for c in 0..C {
                     registers[h][c][0] = T::multiply_add(s, registers[h][c][0], loaded[c][0], weight);

@@ -63,7 +63,7 @@ fn tile_products<S: Simd, T: Element<S>, const R: usize, const H: usize>(
     let mut sums = [[s.splat(0.0); R]; H];
     let mut ahead = Stream { near: NEAR, far: R * len * size_of::<T>() };
     for (i, (rows, [packed])) in LockStep::new(rows, [packed], len / step, (step, H * step)).enumerate() {
-        accumulate::<S, T, Stream, R, H, true>(s, &mut sums, rows, packed, &mut ahead, i * step);
+        accumulate::<S, T, Stream, R, H, true>(s, &mut sums, rows, packed, &mut ahead, (0, i * step));
     }
     let whole = len / step * step;
     if whole < len {
@@ -74,7 +74,7 @@ fn tile_products<S: Simd, T: Element<S>, const R: usize, const H: usize>(
             *block = &padded[..step];
         }
         let packed = &packed[whole * H..];
-        accumulate::<S, T, NoPrefetch, R, H, true>(s, &mut sums, row_blocks, packed, &mut NoPrefetch, 0);
+        accumulate::<S, T, NoPrefetch, R, H, true>(s, &mut sums, row_blocks, packed, &mut NoPrefetch, (0, 0));
     }
     reduce(s, sums)
 }

@@ -54,8 +54,8 @@ fn prepare_block<S: Simd, T: Element<S>>(s: S, from: &[f32], scale: f32, to: &mu
     s.store(high, &mut to[S::LANES..]);
 }
 
-/// Adds the products of a block of `R` rows, from element `from` on, and the same block of
-/// `H` queries to their sums. Between the queries lines are prefetched.
+/// Adds the products of a block of `R` rows and the same block of `H` queries to their sums. `place` is the first row, and the element
+/// that the block begins with. Between the queries lines are prefetched.
 #[inline(always)]
 pub(crate) fn accumulate<
     S: Simd,
@@ -70,7 +70,7 @@ pub(crate) fn accumulate<
     rows: [&[T]; R],
     queries: &[f32],
     ahead: &mut P,
-    from: usize,
+    place: (usize, usize),
 ) {
     // Loops, not closures handed to `map`: those would not be inlined, see `dispatch`.
     let mut blocks = [[s.splat(0.0); 2]; R];
@@ -79,7 +79,7 @@ pub(crate) fn accumulate<
     }
     let queries = queries.chunks_exact(2 * S::LANES);
     for (h, (sums, query)) in sums.iter_mut().zip(queries).enumerate() {
-        prefetch_part(s, ahead, from, rows, (h, H));
+        prefetch_part(s, ahead, place, rows, (h, H));
         let query = [s.load(&query[..S::LANES]), s.load(&query[S::LANES..])];
         for (sum, block) in sums.iter_mut().zip(blocks) {
             *sum = T::dot::<FULL>(s, *sum, block, query);

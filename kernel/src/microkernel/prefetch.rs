@@ -18,28 +18,30 @@ use super::{
 };
 use crate::simd::Simd;
 
-/// A policy. Kernels copy it, so that it stays in registers during their loops, and put it back.
+/// A policy. Kernels copy it, so that it stays in registers during their loops, and put it back. (It does where nothing in it is
+/// indexed by what is not known before: with the next rows' addresses in an array of its own, all of it went to the stack, which took
+/// AVX2 a tenth longer.)
 pub(crate) trait Prefetch: Copy {
-    /// The kernel begins with `R` rows of a block, from `row` on.
-    fn begin_tile<const R: usize>(&mut self, row: usize);
+    /// The kernel begins with tile number `tile` of a block.
+    fn begin_tile(&mut self, tile: usize);
 
     /// It begins a step along these rows, in which it goes over `lines` lines.
     fn begin_step(&mut self, lines: usize);
 
-    /// It goes over line number `line` of the step, at address `at`, `offset` bytes from the beginning of its half of row `r`.
-    fn line<S: Simd>(&self, s: S, line: usize, r: usize, at: *const u8, offset: usize);
+    /// It goes over line number `line` of the step, at address `at`, `offset` bytes from the beginning of its half of row `row`.
+    fn line<S: Simd>(&self, s: S, line: usize, row: usize, at: *const u8, offset: usize);
 }
 
 /// Bytes of a cache line.
 pub(crate) const LINE: usize = 64;
 
-/// Prefetches what is due in part `part` of `parts` of a step, in which the kernel goes over these elements of `R` rows, from
-/// element `from` on. There are no branches in it: compilers would sink multiplications behind them.
+/// Prefetches what is due in part `part` of `parts` of a step, in which the kernel goes over these elements of `R` rows from `row` on,
+/// each from element `from` of its half on. There are no branches in it: compilers would sink multiplications behind them.
 #[inline(always)]
 pub(crate) fn prefetch_part<S: Simd, T, P: Prefetch, const R: usize>(
     s: S,
     ahead: &mut P,
-    from: usize,
+    (row, from): (usize, usize),
     elements: [&[T]; R],
     (part, parts): (usize, usize),
 ) {
@@ -57,7 +59,7 @@ pub(crate) fn prefetch_part<S: Simd, T, P: Prefetch, const R: usize>(
             ((step * lines + line) % R, step * bytes, 0)
         };
         let at = elements[r].as_ptr().cast::<u8>().wrapping_add(on).wrapping_sub(back);
-        ahead.line(s, line, r, at, from + on - back);
+        ahead.line(s, line, row + r, at, from + on - back);
     }
 }
 
@@ -67,13 +69,13 @@ pub(crate) struct NoPrefetch;
 
 impl Prefetch for NoPrefetch {
     #[inline(always)]
-    fn begin_tile<const R: usize>(&mut self, _row: usize) {}
+    fn begin_tile(&mut self, _tile: usize) {}
 
     #[inline(always)]
     fn begin_step(&mut self, _lines: usize) {}
 
     #[inline(always)]
-    fn line<S: Simd>(&self, _s: S, _line: usize, _r: usize, _at: *const u8, _offset: usize) {}
+    fn line<S: Simd>(&self, _s: S, _line: usize, _row: usize, _at: *const u8, _offset: usize) {}
 }
 
 /// For rows that follow each other in memory: what lies so many bytes ahead.
@@ -87,13 +89,13 @@ pub(crate) struct Stream {
 
 impl Prefetch for Stream {
     #[inline(always)]
-    fn begin_tile<const R: usize>(&mut self, _row: usize) {}
+    fn begin_tile(&mut self, _tile: usize) {}
 
     #[inline(always)]
     fn begin_step(&mut self, _lines: usize) {}
 
     #[inline(always)]
-    fn line<S: Simd>(&self, s: S, _line: usize, _r: usize, at: *const u8, _offset: usize) {
+    fn line<S: Simd>(&self, s: S, _line: usize, _row: usize, at: *const u8, _offset: usize) {
         s.prefetch_l1(at.wrapping_add(self.near));
         s.prefetch_l2(at.wrapping_add(self.far));
     }
@@ -184,9 +186,6 @@ pub(crate) fn prefetch_bytes<S: Simd>(s: S, start: *const u8, bytes: usize) {
     }
 }
 
-/// Most rows that are gone over at once.
-const MOST_ROWS: usize = 8;
-
 /// While one half of a block's rows is gone over: into L1 a half of another block, which is needed next, and into L2 lines of a
 /// block that is needed later.
 pub(crate) struct Blocks<'b, 'a, T> {
@@ -196,24 +195,19 @@ pub(crate) struct Blocks<'b, 'a, T> {
     next: &'b EqualRows<'a, T, BLOCK>,
     /// Elements before the half that is needed next.
     half: usize,
-    /// Where that begins for the rows that are gone over.
-    now: [*const u8; MOST_ROWS],
 }
 
 impl<'b, 'a, T> Blocks<'b, 'a, T> {
     #[inline(always)]
     pub(crate) fn new(lines: Lines<'b, T>, share: Share, next: &'b Block<'a, T>, half: usize) -> Self {
-        Self { lines, share, next: &next.rows, half, now: [std::ptr::null(); MOST_ROWS] }
+        Self { lines, share, next: &next.rows, half }
     }
 }
 
 impl<T> Prefetch for Blocks<'_, '_, T> {
     #[inline(always)]
-    fn begin_tile<const R: usize>(&mut self, row: usize) {
-        self.lines.pace = if self.share.has(row / R) { LINE } else { 0 };
-        for (now, row) in self.now.iter_mut().zip(self.next.addresses::<R>(row)) {
-            *now = row.wrapping_add(self.half).cast();
-        }
+    fn begin_tile(&mut self, tile: usize) {
+        self.lines.pace = if self.share.has(tile) { LINE } else { 0 };
     }
 
     #[inline(always)]
@@ -222,8 +216,9 @@ impl<T> Prefetch for Blocks<'_, '_, T> {
     }
 
     #[inline(always)]
-    fn line<S: Simd>(&self, s: S, line: usize, r: usize, _at: *const u8, offset: usize) {
-        s.prefetch_l1(self.now[r % MOST_ROWS].wrapping_add(offset));
+    fn line<S: Simd>(&self, s: S, line: usize, row: usize, _at: *const u8, offset: usize) {
+        let next = self.next.all_addresses()[row % BLOCK].wrapping_add(self.half);
+        s.prefetch_l1(next.cast::<u8>().wrapping_add(offset));
         s.prefetch_l2(self.lines.now.wrapping_add(line * LINE));
     }
 }

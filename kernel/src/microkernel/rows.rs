@@ -8,7 +8,7 @@
 //! ```
 
 use super::{
-    block::Block,
+    block::{BLOCK, Block},
     dot::{accumulate, reduce, with_tile_width},
     prefetch::Prefetch,
     walk::LockStep,
@@ -16,7 +16,7 @@ use super::{
 use crate::{element::Element, precision::Precision, simd::Simd};
 
 /// Dot products of the first `width` elements of a block's rows with a tile of packed queries: rows
-/// `[count, stride]` of `products`, of which the first `block.len`, rounded up to a whole tile, are written.
+/// `[count, BLOCK]` of `products`, of which the first `block.len`, rounded up to a whole tile, are written.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "two factors, their sizes, the result, and what is prefetched")]
 pub(crate) fn block_products<S: Simd, T: Element<S>, P: Prefetch>(
@@ -69,16 +69,17 @@ fn tile_products<S: Simd, T: Element<S>, P: Prefetch, const R: usize, const H: u
     products: &mut [f32],
 ) {
     let mut local = *ahead;
-    let stride = products.len() / H;
+    let products: &mut [[f32; BLOCK]; H] =
+        products.as_chunks_mut().0.first_chunk_mut().expect("room for a block of each query");
     for first in (0..block.len).step_by(R) {
         let mut sums = [[s.splat(0.0); R]; H];
         let step = 2 * S::LANES;
         let steps = LockStep::new(block.rows.rows::<R>(first), [queries], width / step, (step, H * step));
-        local.begin_tile::<R>(first);
+        local.begin_tile(first / R);
         for (i, (rows, [queries])) in steps.enumerate() {
-            accumulate::<S, T, P, R, H, FULL>(s, &mut sums, rows, queries, &mut local, i * step);
+            accumulate::<S, T, P, R, H, FULL>(s, &mut sums, rows, queries, &mut local, (first, i * step));
         }
-        for (products, of_rows) in products.chunks_exact_mut(stride).zip(reduce(s, sums)) {
+        for (products, of_rows) in products.iter_mut().zip(reduce(s, sums)) {
             products[first..first + R].copy_from_slice(&of_rows);
         }
     }

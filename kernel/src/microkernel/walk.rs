@@ -137,14 +137,6 @@ impl<'a, T, const N: usize> EqualRows<'a, T, N> {
         rows
     }
 
-    /// Where `R` rows begin, the first of them the last multiple of `R` up to `row`: addresses for prefetches.
-    #[inline(always)]
-    pub(crate) fn addresses<const R: usize>(&self, row: usize) -> [*const T; R] {
-        const { assert!(N.is_multiple_of(R)) };
-        // Always inside, and compilers see it.
-        *self.starts[row % N / R * R..].first_chunk().expect("R divides N")
-    }
-
     /// Where all rows begin: addresses for prefetches.
     #[inline(always)]
     pub(crate) fn all_addresses(&self) -> &[*const T; N] {
