@@ -66,7 +66,7 @@ fn weigh_columns<S: Simd, T: Element<S>, P: Prefetch, const C: usize, const H: u
             break;
         }
         let rows = [values.of_row(2 * pair), values.of_row(2 * pair + 1)];
-        local.begin_tile(pair);
+        local.begin_tile::<S, 2>(2 * pair);
         // Row by row, or both rows at once where pairs are multiplied.
         let loads = if T::PAIRS { 1 } else { 2 };
         for load in 0..loads {

@@ -75,7 +75,7 @@ fn tile_products<S: Simd, T: Element<S>, P: Prefetch, const R: usize, const H: u
         let mut sums = [[s.splat(0.0); R]; H];
         let step = 2 * S::LANES;
         let steps = LockStep::new(block.rows.rows::<R>(first), [queries], width / step, (step, H * step));
-        local.begin_tile(first / R);
+        local.begin_tile::<S, R>(first);
         for (i, (rows, [queries])) in steps.enumerate() {
             accumulate::<S, T, P, R, H, FULL>(s, &mut sums, rows, queries, &mut local, (first, i * step));
         }
