@@ -57,7 +57,7 @@ impl Tokens {
     /// Adds the attention of one group over the tokens that `mask` marks.
     ///
     /// Rounding turns a score s_j by some of S_j = Σ|q·k_j| and the exponential by some of itself, so the output by
-    /// some of Σ w_j (1 + S_j) (|v_j| + |out|).
+    /// some of Σ w_j (1 + S_j) (|v_j| + |out|). Weights below the normal range are 0, whatever their values.
     fn attend(&self, want: &mut Want, queries: &[f32], scale: f32, mask: &[bool]) {
         let (d, scale) = (self.head_dim, f64::from(scale));
         let (keys, values) = (to_f64(&self.keys), to_f64(&self.values));
@@ -70,7 +70,13 @@ impl Tokens {
                     terms[i] = (1.0 + score) * (values[i].abs() + out[i % d].abs());
                 }
             }
-            want.magnitudes.extend(attend(query, &keys[..mask.len() * d], &terms, d, scale, mask));
+            let mut magnitudes = attend(query, &keys[..mask.len() * d], &terms, d, scale, mask);
+            for (value, _) in values.chunks_exact(d).zip(mask).filter(|(_, seen)| **seen) {
+                for (magnitude, value) in magnitudes.iter_mut().zip(value) {
+                    *magnitude += f64::from(f32::MIN_POSITIVE) / ROUNDING * value.abs();
+                }
+            }
+            want.magnitudes.extend(magnitudes);
             want.values.extend(out);
         }
     }
