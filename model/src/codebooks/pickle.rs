@@ -3,6 +3,8 @@
 //! A pickle is a program for a stack machine. Of its instructions those are understood that `torch.save` writes for lists, tuples and
 //! tensors (protocol 2), and of the functions that it may call, the ones that put a tensor together.
 
+use std::collections::BTreeMap;
+
 /// What a pickle builds.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
@@ -39,12 +41,17 @@ pub(super) struct Tensor {
 /// Values in values at most; deeper ones are no lists of tensors.
 const DEEPEST: usize = 8;
 
+/// Values that a pickle may make, copies of kept ones counted again; 64 bytes of text count as one more. A list of a thousand tensors has
+/// some 20,000. Without an end to it, kept tuples of kept tuples of a megabyte would fill any memory.
+const MOST_VALUES: usize = 1 << 20;
+
 /// What a pickle stands for.
 ///
 /// # Errors
 /// What is in it that is not understood.
 pub(super) fn read(bytes: &[u8]) -> Result<Value, String> {
-    let mut machine = Machine { bytes, stack: Vec::new(), marks: Vec::new(), memo: Vec::new() };
+    let mut machine =
+        Machine { bytes, stack: Vec::new(), marks: Vec::new(), memo: BTreeMap::new(), left: MOST_VALUES };
     loop {
         if let Some(value) = machine.step()? {
             return Ok(value);
@@ -58,7 +65,9 @@ struct Machine<'b> {
     stack: Vec<Value>,
     marks: Vec<usize>,
     /// Values to be used again, by number.
-    memo: Vec<(usize, Value)>,
+    memo: BTreeMap<usize, Value>,
+    /// How many more may be made.
+    left: usize,
 }
 
 impl Machine<'_> {
@@ -70,19 +79,22 @@ impl Machine<'_> {
                 self.take::<1>()?;
             }
             b'.' => return self.pop().map(Some),
-            b'(' => self.marks.push(self.stack.len()),
-            b'N' | 0x88 | 0x89 | b'}' => self.stack.push(Value::Nothing),
-            b')' => self.stack.push(Value::Tuple(Vec::new())),
-            b']' => self.stack.push(Value::List(Vec::new())),
+            b'(' => {
+                self.spend(1)?;
+                self.marks.push(self.stack.len());
+            }
+            b'N' | 0x88 | 0x89 | b'}' => self.push(Value::Nothing)?,
+            b')' => self.push(Value::Tuple(Vec::new()))?,
+            b']' => self.push(Value::List(Vec::new()))?,
             b'K' | b'M' | b'J' | 0x8a => self.integer(code)?,
             b'X' => {
                 let len = u32::from_le_bytes(self.take()?) as usize;
                 let text = String::from_utf8_lossy(self.take_slice(len)?).into_owned();
-                self.stack.push(Value::Text(text));
+                self.push(Value::Text(text))?;
             }
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                self.stack.push(Value::Global(format!("{module} {name}")));
+                self.push(Value::Global(format!("{module} {name}")))?;
             }
             b'q' | b'r' | b'h' | b'j' => self.memory(code)?,
             b't' => {
@@ -106,12 +118,12 @@ impl Machine<'_> {
             }
             b'Q' => {
                 let value = storage(self.pop()?)?;
-                self.stack.push(value);
+                self.push(value)?;
             }
             b'R' => {
                 let arguments = self.pop()?;
                 let function = self.pop()?;
-                self.stack.push(call(function, arguments)?);
+                self.push(call(function, arguments)?)?;
             }
             other => return Err(format!("instruction {other:#04x} is not understood")),
         }
@@ -135,8 +147,7 @@ impl Machine<'_> {
                 i64::from_le_bytes(all)
             }
         };
-        self.stack.push(Value::Integer(value));
-        Ok(())
+        self.push(Value::Integer(value))
     }
 
     /// Keeps the value on top, or puts one there that was kept. Lists are kept as nothing: what is added to them later would
@@ -147,15 +158,19 @@ impl Machine<'_> {
             _ => u32::from_le_bytes(self.take()?) as usize,
         };
         if matches!(code, b'q' | b'r') {
-            match self.stack.last() {
-                Some(Value::List(_)) => {}
-                Some(value) => self.memo.push((number, value.clone())),
-                None => return Err("it ends too early".to_owned()),
+            let value = self.stack.last().ok_or("it ends too early")?;
+            if matches!(value, Value::List(_)) {
+                self.memo.remove(&number);
+                return Ok(());
             }
+            let size = size(value);
+            self.spend(size)?;
+            self.memo.extend(self.stack.last().map(|value| (number, value.clone())));
             return Ok(());
         }
-        let kept = self.memo.iter().rev().find(|(at, _)| *at == number);
-        self.stack.push(kept.ok_or("it refers to what is not there")?.1.clone());
+        let size = size(self.memo.get(&number).ok_or("it refers to what is not there")?);
+        self.spend(size)?;
+        self.stack.extend(self.memo.get(&number).cloned());
         Ok(())
     }
 
@@ -172,7 +187,20 @@ impl Machine<'_> {
         if items.iter().any(|item| depth(item) >= DEEPEST) {
             return Err("values are nested too deeply".to_owned());
         }
+        self.spend(1)?;
         self.stack.push(Value::Tuple(items));
+        Ok(())
+    }
+
+    fn push(&mut self, value: Value) -> Result<(), String> {
+        self.spend(size(&value))?;
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn spend(&mut self, values: usize) -> Result<(), String> {
+        let left = self.left.checked_sub(values);
+        self.left = left.ok_or_else(|| format!("it makes more than {MOST_VALUES} values"))?;
         Ok(())
     }
 
@@ -217,6 +245,16 @@ impl Machine<'_> {
 fn depth(value: &Value) -> usize {
     match value {
         Value::Tuple(items) | Value::List(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// How many values it is.
+fn size(value: &Value) -> usize {
+    1 + match value {
+        Value::Tuple(items) | Value::List(items) => items.iter().map(size).sum(),
+        Value::Text(text) | Value::Global(text) => text.len() / 64,
+        Value::Tensor(tensor) => tensor.shape.len() + tensor.strides.len(),
         _ => 0,
     }
 }
@@ -291,6 +329,31 @@ mod tests {
         let mut bytes = b"\x80\x02)".to_vec();
         bytes.extend([0x85].repeat(100_000));
         assert!(read(&bytes).unwrap_err().contains("deeply"));
+    }
+
+    /// A tuple of kept ones, kept in turn, and so on: each level has a thousand times the values of the one before.
+    #[test]
+    fn few_instructions_make_no_endless_values() {
+        let mut bytes = b"\x80\x02)q\x00".to_vec();
+        for level in 0..6 {
+            bytes.push(b'(');
+            bytes.extend([b'h', level].repeat(1000));
+            bytes.extend([b't', b'q', level + 1]);
+        }
+        assert!(read(&bytes).unwrap_err().contains("more than 1048576 values"));
+        // Nor do marks, or text that is kept.
+        assert!(read(&[b'('].repeat(2 << 20)).unwrap_err().contains("values"));
+        let mut bytes = b"\x80\x02X\x00\x00\x10\x00".to_vec();
+        bytes.extend([b'a'].repeat(1 << 20));
+        bytes.extend(b"q\x00");
+        bytes.extend(b"h\x00".repeat(1000));
+        assert!(read(&bytes).unwrap_err().contains("values"));
+    }
+
+    #[test]
+    fn a_list_that_is_kept_is_not_taken_for_what_was_kept_before() {
+        // pickle memo 0: first a number, then a list.
+        assert!(read(b"\x80\x02K\x05q\x00]q\x00h\x00.").unwrap_err().contains("not there"));
     }
 
     proptest! {
