@@ -11,13 +11,14 @@
 //!
 //! # What a killed run leaves
 //!
-//! Everything is kept in a folder beside the output until that is whole: `plan.json` says what was asked for; `keys`
+//! Everything is kept in a folder beside the output until that is whole: `lock` is held by the process that works there; `plan.json` says what was asked for; `keys`
 //! holds all keys of the layers asked for, in bf16, `[layers, kv_heads, tokens, head_dim]`; `reading` what was added up until
 //! the last whole document; `layer-N-head-M` each finished codebook. The same command goes on from there, to the same
 //! bytes. Memory is bounded whatever the number of tokens and layers: beside the model and the KV cache of one document (16384 tokens)
 //! it is the keys of a head three times in f32, for as many heads as the clusterer wants at a time (the CPU's: one), and the sums.
 
 pub mod estimate;
+mod folder;
 mod head;
 mod heads;
 mod keys;

@@ -1,6 +1,6 @@
 //! The folder in which a calibration is kept until its output is whole.
 
-use super::{Settings, keys::Keys};
+use super::{Settings, folder::Folder, keys::Keys};
 use crate::{
     codebooks::{fingerprint, fnv_1a, write::whole},
     error::{Error, Result},
@@ -13,6 +13,20 @@ use std::{
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
+
+const PLAN: &str = "plan.json";
+const KEYS: &str = "keys";
+const READING: &str = "reading.safetensors";
+
+/// Whether a calibration makes files of that name.
+fn is_ours(name: &str) -> bool {
+    let numbers = name.strip_prefix("layer-").and_then(|name| name.strip_suffix(".safetensors"));
+    let number = |text: &str| text.parse::<usize>().is_ok();
+    let is_head = numbers
+        .and_then(|numbers| numbers.split_once("-head-"))
+        .is_some_and(|(layer, head)| number(layer) && number(head));
+    is_head || [PLAN, KEYS, READING].contains(&name)
+}
 
 /// What a calibration in a folder is of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,7 +41,7 @@ struct Plan {
 /// The folder.
 #[derive(Debug)]
 pub(super) struct Work {
-    folder: PathBuf,
+    folder: Folder,
     pub(super) keys: Keys,
     codewords: usize,
     head_dim: usize,
@@ -48,11 +62,7 @@ impl Work {
         documents: &[Vec<u32>],
         settings: &Settings,
     ) -> Result<Self> {
-        let folder = work_folder(out);
-        match std::fs::create_dir(&folder) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(Error::io(&folder)(error)),
-            _ => {}
-        }
+        let folder = Folder::open(work_folder(out), PLAN, is_ours)?;
         let tokens = documents.iter().map(Vec::len).sum();
         let plan = Plan {
             model_fingerprint: fingerprint(model),
@@ -63,18 +73,18 @@ impl Work {
         keep_plan(&folder, &plan)?;
         let heads = settings.layers.len() * model.config.num_key_value_heads;
         let head_dim = model.config.head_dim;
-        let keys = Keys::open(&folder.join("keys"), heads, tokens, head_dim)?;
+        let keys = Keys::open(&folder.file(KEYS), heads, tokens, head_dim)?;
         Ok(Self { folder, keys, codewords: settings.codewords, head_dim })
     }
 
     /// Where the sums of what was read are kept.
     pub(super) fn reading(&self) -> PathBuf {
-        self.folder.join("reading.safetensors")
+        self.folder.file(READING)
     }
 
     /// Where a finished head is kept.
     pub(super) fn head_file(&self, layer: usize, kv_head: usize) -> PathBuf {
-        self.folder.join(format!("layer-{layer}-head-{kv_head}.safetensors"))
+        self.folder.file(format!("layer-{layer}-head-{kv_head}.safetensors"))
     }
 
     /// A finished head.
@@ -85,15 +95,15 @@ impl Work {
         Ok(HeadFile { tensors, codewords, cholesky })
     }
 
-    /// Removes the folder, when the output is whole.
+    /// Removes the folder with all files of the calibration, when the output is whole.
     pub(super) fn remove(self) -> Result<()> {
-        std::fs::remove_dir_all(&self.folder).map_err(Error::io(&self.folder))
+        self.folder.remove()
     }
 }
 
 /// Writes the plan down, or finds the same one there.
-fn keep_plan(folder: &Path, plan: &Plan) -> Result<()> {
-    let path = folder.join("plan.json");
+fn keep_plan(folder: &Folder, plan: &Plan) -> Result<()> {
+    let path = folder.file(PLAN);
     match std::fs::read(&path) {
         Ok(bytes) => {
             let found = serde_json::from_slice::<Plan>(&bytes).ok();
