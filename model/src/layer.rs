@@ -27,6 +27,9 @@ const PIECE: usize = 128;
 /// Query positions of one task in prefill: whole tiles of the kernel for groups of 1, 2, 4, 5, 8 and 10.
 const CAUSAL_POSITIONS: usize = 40;
 
+/// Squares of the lengths of queries and keys at most: products of two such vectors stay within f32.
+const LARGEST_SQUARE: f32 = f32::MAX / 4.0;
+
 /// The weights of one layer.
 #[derive(Debug)]
 pub(crate) struct Layer {
@@ -143,6 +146,7 @@ impl Pass<'_> {
             let queries = layer.query.apply(self.model, &h)?;
             let keys = layer.key.apply(self.model, &h)?;
             let values = layer.value.apply(self.model, &h)?;
+            self.check_scores(&queries, &keys)?;
             heads.par_iter_mut().enumerate().for_each(|(head, input)| {
                 take_head(&mut input.queries, &queries, group * d, config.num_key_value_heads, head);
                 take_head(&mut input.keys, &keys, d, config.num_key_value_heads, head);
@@ -150,6 +154,17 @@ impl Pass<'_> {
             });
         }
         Ok(heads)
+    }
+
+    /// Refuses queries and keys whose products are no numbers or could be infinite: softmax would make weights of them all the same.
+    fn check_scores(&self, queries: &[f32], keys: &[f32]) -> Result<()> {
+        let d = self.model.config.head_dim;
+        let square = |vector: &[f32]| vector.iter().map(|x| x * x).sum::<f32>();
+        let fine = |vectors: &[f32]| vectors.par_chunks(d).all(|vector| square(vector) <= LARGEST_SQUARE);
+        if fine(queries) && fine(keys) {
+            return Ok(());
+        }
+        Err(self.model.no_number(self.start + self.rotations.len()))
     }
 
     fn book(&self, layer: usize, head: usize) -> Result<&Codebook> {

@@ -148,13 +148,18 @@ impl Llama {
         self.kernels.rms_norm(&mut last, &self.final_norm, self.config.rms_norm_eps as f32)?;
         let logits = self.output.apply(self, &last)?;
         if logits.iter().any(|x| x.is_nan()) {
-            let file = self.tensors.label().display();
-            return Err(Error::Numerics(format!(
-                "{file}: the model's output after token {tokens} is not a number; its weights contain NaN or overflow: \
-                 use an undamaged checkpoint"
-            )));
+            return Err(self.no_number(tokens));
         }
         Ok(logits)
+    }
+
+    /// The error of a model that computes what is no number.
+    pub(crate) fn no_number(&self, tokens: usize) -> Error {
+        let file = self.tensors.label().display();
+        Error::Numerics(format!(
+            "{file}: the model's output after token {tokens} is not a number; its weights contain NaN or overflow: \
+             use an undamaged checkpoint"
+        ))
     }
 }
 

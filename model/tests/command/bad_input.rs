@@ -1,6 +1,7 @@
 //! Bad input gets one line that names the file and the remedy, and the right exit code; never a panic.
 
 use super::common::{ModelFolder, a2ats, command, ran};
+use safetensors::SafeTensors;
 use serde_json::json;
 use std::{fs, process::Stdio};
 
@@ -129,6 +130,28 @@ fn weights_that_are_not_numbers() {
 }
 
 #[test]
+fn queries_and_keys_that_are_not_numbers_or_whose_products_are_none() {
+    for (projection, number) in
+        [("q_proj", f32::NAN), ("k_proj", f32::NAN), ("q_proj", f32::INFINITY), ("k_proj", 1e38)]
+    {
+        let folder = ModelFolder::new(CASE);
+        let file = folder.file("model.safetensors");
+        let mut bytes = fs::read(&file).unwrap();
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        let tensor = metadata.info(&format!("model.layers.0.self_attn.{projection}.weight")).unwrap();
+        assert_eq!(tensor.dtype, safetensors::Dtype::F32);
+        let at = 8 + header + tensor.data_offsets.0;
+        bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
+        fs::write(&file, &bytes).unwrap();
+        for attention in ["dense", "a2ats"] {
+            // One token is decoded at least.
+            let ran = folder.generate(&["--attention", attention]);
+            ran.refused(1, &["model.safetensors", "not a number", "undamaged"]);
+        }
+    }
+}
+
+#[test]
 fn codebooks_of_another_model() {
     let other = ModelFolder::new("gqa4-d64");
     let books = other.file("codebooks_reference.safetensors");
@@ -200,6 +223,7 @@ fn options_out_of_range() {
         (&["--retrieve", "inf"], "--retrieve"),
         (&["--window", "0"], "--window"),
         (&["--threads", "0"], "--threads"),
+        (&["--threads", "100000"], "--threads 100000: give 1 to"),
     ] {
         a2ats(&[&["generate", "abc"], arguments].concat()).refused(2, &[word]);
     }
