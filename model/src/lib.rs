@@ -10,6 +10,7 @@ mod error;
 pub mod generate;
 mod layer;
 mod linear;
+pub mod memory;
 mod model;
 pub mod sample;
 pub mod session;

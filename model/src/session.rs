@@ -5,6 +5,7 @@ use crate::{
     codebooks::Codebooks,
     error::{Error, Result},
     layer::Observer,
+    memory,
     model::{Llama, Manner},
     step::{ReadCount, Scratch},
 };
@@ -217,19 +218,22 @@ fn check_context(model: &Llama, tokens: usize) -> Result<()> {
     Ok(())
 }
 
-/// Refuses contexts whose cache would not fit the memory that is free now, where the system says how much that is.
+/// Refuses contexts whose cache would not fit the memory that is free now beside the weights, where the system says how much that is.
 fn check_memory(model: &Llama, dtype: Dtype, tokens: usize, codebooks: Option<&Codebooks>) -> Result<()> {
     let index = |books: &Codebooks| {
         let codes = books.most_codes();
         index_bytes(&model.config, codes, tokens) + sum_bytes(&model.config, dtype, codes, tokens)
     };
     let need = kv_bytes(&model.config, dtype, tokens) + codebooks.map_or(0, index);
-    match available_memory() {
-        Some(free) if need > u128::from(free) => Err(Error::TooLarge(format!(
-            "{tokens} tokens of context take {:.1} GiB of KV cache in {dtype} and {:.1} GiB of memory are free; \
-             shorten the prompt or --max-new-tokens, or use --kv-dtype bf16",
+    // Mapped weights count as free, but each token reads all of them.
+    let weights = model.tensors().bytes() as u64;
+    match memory::available() {
+        Some(free) if need > u128::from(free.saturating_sub(weights)) => Err(Error::TooLarge(format!(
+            "{tokens} tokens of context take {:.1} GiB of KV cache in {dtype}; {:.1} GiB of memory are free, of which the weights \
+             take {:.1}; shorten the prompt or --max-new-tokens, or use --kv-dtype bf16",
             gib(need),
-            gib(u128::from(free))
+            gib(u128::from(free)),
+            gib(u128::from(weights))
         ))),
         _ => Ok(()),
     }
@@ -237,12 +241,4 @@ fn check_memory(model: &Llama, dtype: Dtype, tokens: usize, codebooks: Option<&C
 
 fn gib(bytes: u128) -> f64 {
     bytes as f64 / f64::from(1 << 30)
-}
-
-/// Memory that can be had without swapping, in bytes, where the system says.
-pub fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }

@@ -57,7 +57,7 @@ impl Chat {
     pub(super) fn run(&self) -> CommandResult {
         let mut sampler = Sampler::new(self.sampling.options())?;
         interrupt::listen()?;
-        let loaded = Loaded::new(&self.model)?;
+        let loaded = with_threads(self.model.threads, || Loaded::new(&self.model))??;
         let failed = |error: ReadlineError| Error::io("terminal")(std::io::Error::other(error));
         let mut editor = DefaultEditor::new().map_err(failed)?;
         let mut conversation = self.begin(&loaded)?;

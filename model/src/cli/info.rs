@@ -2,14 +2,15 @@
 
 use super::{
     CommandResult, Outcome,
-    load::Loaded,
+    load::{Loaded, with_threads},
     options::ModelOptions,
     output::{human_bytes, print, print_json},
 };
 use a2ats_model::{
     cache::{index_bytes, kv_bytes, sum_bytes},
     codebooks::fingerprint,
-    session::{available_memory, longest_context},
+    memory,
+    session::longest_context,
 };
 use clap::Args;
 use serde::Serialize;
@@ -71,7 +72,8 @@ struct CodebookFacts {
 
 impl Info {
     pub(super) fn run(&self) -> CommandResult {
-        let facts = self.facts(&Loaded::new(&self.model)?);
+        let loaded = with_threads(self.model.threads, || Loaded::new(&self.model))??;
+        let facts = self.facts(&loaded);
         if self.json {
             print_json(&facts)?
         } else {
@@ -119,7 +121,7 @@ impl Info {
                 .as_ref()
                 .filter(|_| loaded.attention.has_estimate())
                 .map_or(0, |books| sum_bytes(config, self.model.kv_dtype, books.most_codes(), context)),
-            memory_available: available_memory(),
+            memory_available: memory::available(),
         }
     }
 }

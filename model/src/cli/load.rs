@@ -104,14 +104,21 @@ fn codebook_file(folder: &Path, options: &ModelOptions) -> Result<Option<PathBuf
     Ok(found)
 }
 
+/// Threads that may be asked for, however few CPUs there are: tests and comparisons want more than there are.
+const FEW_THREADS: usize = 64;
+
 /// Runs `work` on as many threads as asked for.
 pub(super) fn with_threads<T: Send>(threads: Option<usize>, work: impl FnOnce() -> T + Send) -> Result<T> {
-    if threads == Some(0) {
-        return Err(Error::Usage("--threads 0: give at least 1".to_owned()));
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = FEW_THREADS.max(4 * cpus);
+    if let Some(threads) = threads.filter(|threads| !(1..=most).contains(threads)) {
+        return Err(Error::Usage(format!(
+            "--threads {threads}: give 1 to {most}; this program may use {cpus} CPUs, and more threads than those make nothing faster"
+        )));
     }
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads.unwrap_or(0))
-        .build()
-        .map_err(|error| Error::Usage(format!("cannot start {} threads: {error}", threads.unwrap_or(0))))?;
+    let pool =
+        rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build().map_err(|error| {
+            Error::Usage(format!("cannot start {} threads: {error}", threads.unwrap_or(cpus)))
+        })?;
     Ok(pool.install(work))
 }
