@@ -146,12 +146,13 @@ impl Pass<'_> {
             let queries = layer.query.apply(self.model, &h)?;
             let keys = layer.key.apply(self.model, &h)?;
             let values = layer.value.apply(self.model, &h)?;
-            self.check_scores(&queries, &keys)?;
-            heads.par_iter_mut().enumerate().for_each(|(head, input)| {
+            heads.par_iter_mut().enumerate().try_for_each(|(head, input)| {
+                let before = (input.queries.len(), input.keys.len());
                 take_head(&mut input.queries, &queries, group * d, config.num_key_value_heads, head);
                 take_head(&mut input.keys, &keys, d, config.num_key_value_heads, head);
                 take_head(&mut input.values, &values, d, config.num_key_value_heads, head);
-            });
+                self.check_scores(&input.queries[before.0..], &input.keys[before.1..])
+            })?;
         }
         Ok(heads)
     }
@@ -160,11 +161,8 @@ impl Pass<'_> {
     fn check_scores(&self, queries: &[f32], keys: &[f32]) -> Result<()> {
         let d = self.model.config.head_dim;
         let square = |vector: &[f32]| vector.iter().map(|x| x * x).sum::<f32>();
-        let fine = |vectors: &[f32]| vectors.par_chunks(d).all(|vector| square(vector) <= LARGEST_SQUARE);
-        if fine(queries) && fine(keys) {
-            return Ok(());
-        }
-        Err(self.model.no_number(self.start + self.rotations.len()))
+        let fine = queries.chunks(d).chain(keys.chunks(d)).all(|vector| square(vector) <= LARGEST_SQUARE);
+        if fine { Ok(()) } else { Err(self.model.no_number(self.start + self.rotations.len())) }
     }
 
     fn book(&self, layer: usize, head: usize) -> Result<&Codebook> {
