@@ -76,10 +76,12 @@ fn is_of(name: &OsStr, is_ours: fn(&str) -> bool) -> bool {
 
 fn refuse_foreign(folder: &Path, is_ours: fn(&str) -> bool) -> Result<()> {
     let foreign = names(folder)?.into_iter().find(|name| name != LOCK && !is_of(name, is_ours));
-    foreign.map_or(Ok(()), |name| {
-        let problem = format!("holds {}, which no calibration made", Path::new(&name).display());
-        Err(Error::file(folder, problem, "move it elsewhere, or give another --out"))
-    })
+    foreign.map_or(Ok(()), |name| Err(is_foreign(folder, Path::new(&name))))
+}
+
+fn is_foreign(folder: &Path, name: &Path) -> Error {
+    let problem = format!("holds {}, which no calibration made", name.display());
+    Error::file(folder, problem, "move it elsewhere, or give another --out")
 }
 
 /// Locks the folder and writes down by whom; nothing if it is not there any more.
@@ -89,11 +91,14 @@ fn lock(folder: &Path) -> Result<Option<File>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(Error::io(&path))?,
     };
+    let holder = std::fs::read_to_string(&path).unwrap_or_else(|_| "unreadable".to_owned());
+    if holder.chars().any(|c| !c.is_ascii_digit()) {
+        return Err(is_foreign(folder, Path::new(LOCK)));
+    }
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let holder = std::fs::read_to_string(&path).unwrap_or_default();
-            let problem = format!("is in use by another calibration, process {}", holder.trim());
+            let problem = format!("is in use by another calibration, process {holder}");
             return Err(Error::file(folder, problem, "wait until that has ended, or give another --out"));
         }
         Err(TryLockError::Error(error)) => return Err(Error::io(&path)(error)),
@@ -135,6 +140,12 @@ mod tests {
         let error = Folder::open(path.clone(), "plan", is_ours).unwrap_err().to_string();
         assert!(error.contains("thesis") && error.contains("no calibration made"), "{error}");
         assert_eq!(std::fs::read_dir(&path).unwrap().count(), 1, "nothing is left there");
+
+        std::fs::rename(path.join("thesis"), path.join("lock")).unwrap();
+        let error = Folder::open(path.clone(), "plan", is_ours).unwrap_err().to_string();
+        assert!(error.contains("holds lock"), "{error}");
+        std::fs::rename(path.join("lock"), path.join("thesis")).unwrap();
+        assert_eq!(std::fs::read(path.join("thesis")).unwrap(), b"ten years of work");
 
         std::fs::remove_file(path.join("thesis")).unwrap();
         let folder = Folder::open(path.clone(), "plan", is_ours).unwrap();

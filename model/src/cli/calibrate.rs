@@ -112,7 +112,7 @@ impl Calibrate {
             ));
         }
         interrupt::listen()?;
-        let base = Base::new(self.model.as_deref())?;
+        let base = with_threads(self.threads, || Base::new(self.model.as_deref()))??;
         let documents = self.documents(&base)?;
         let layers = self.layers.clone().unwrap_or(0..base.model.config().num_hidden_layers);
         let settings = Settings {

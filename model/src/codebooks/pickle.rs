@@ -158,20 +158,19 @@ impl Machine<'_> {
             _ => u32::from_le_bytes(self.take()?) as usize,
         };
         if matches!(code, b'q' | b'r') {
-            let value = self.stack.last().ok_or("it ends too early")?;
-            if matches!(value, Value::List(_)) {
-                self.memo.remove(&number);
-                return Ok(());
-            }
-            let size = size(value);
-            self.spend(size)?;
-            self.memo.extend(self.stack.last().map(|value| (number, value.clone())));
-            return Ok(());
+            self.memo.remove(&number);
+            return match self.stack.last().ok_or("it ends too early")? {
+                Value::List(_) => Ok(()),
+                value => {
+                    let value = value.clone();
+                    self.spend(size(&value))?;
+                    self.memo.insert(number, value);
+                    Ok(())
+                }
+            };
         }
-        let size = size(self.memo.get(&number).ok_or("it refers to what is not there")?);
-        self.spend(size)?;
-        self.stack.extend(self.memo.get(&number).cloned());
-        Ok(())
+        let kept = self.memo.get(&number).ok_or("it refers to what is not there")?.clone();
+        self.push(kept)
     }
 
     fn append(&mut self, items: Vec<Value>) -> Result<(), String> {
