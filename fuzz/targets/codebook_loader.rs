@@ -4,9 +4,10 @@
 
 use a2ats_kernel::{Codebook, Dtype, Kernels, available};
 use a2ats_model::{
-    Codebooks, Config, Llama,
+    Codebooks, Model,
     codebooks::{FORMAT, FORMAT_VERSION, fingerprint},
-    weights::Tensors,
+    families,
+    files::safetensors::Tensors,
 };
 use a2ats_tests::{
     calls,
@@ -299,8 +300,8 @@ fn product(rows: &[f32], matrix: &[f32]) -> Vec<f32> {
 }
 
 /// A model that has layers and heads for the codebooks, and otherwise as little as a model can have.
-fn model() -> &'static Llama {
-    static MODEL: OnceLock<Llama> = OnceLock::new();
+fn model() -> &'static Model {
+    static MODEL: OnceLock<Model> = OnceLock::new();
     MODEL.get_or_init(|| {
         // One thread, so that a case runs the same way each time and the fuzzer sees all of it.
         rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global().expect("no pool yet");
@@ -311,7 +312,7 @@ fn model() -> &'static Llama {
             "rms_norm_eps": 1e-5, "rope_theta": 10000, "max_position_embeddings": 100, "tie_word_embeddings": true,
         });
         let label = Path::new("model");
-        let config = Config::from_json(config.to_string().as_bytes(), label).expect("a lawful configuration");
+        let config = families::from_json(config.to_string().as_bytes(), label).expect("a lawful configuration");
         let (queries, keys) = (2 * KV_HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM);
         let of_layer: [(&str, &[usize]); 9] = [
             ("input_layernorm", &[hidden]),
@@ -335,7 +336,7 @@ fn model() -> &'static Llama {
         });
         let bytes = safetensors::serialize(views, None).expect("lawful tensors");
         let tensors = Tensors::embedded(bytes.leak(), label).expect("a lawful file");
-        Llama::from_parts(config, tensors, available()[0]).expect("all tensors that the configuration asks for")
+        Model::from_parts(config, tensors, available()[0]).expect("all tensors that the configuration asks for")
     })
 }
 

@@ -1,6 +1,6 @@
 //! What a sequence leaves behind in every layer: KV rows, and the codes of its keys.
 
-use crate::{config::Config, error::Result};
+use crate::{error::Result, spec::Spec};
 use a2ats_kernel::{
     Dtype, Kernels,
     decode::Sparsity,
@@ -67,7 +67,7 @@ impl Cache {
     /// # Errors
     /// If the operating system refuses the address space or the sparsity makes no sense.
     pub(crate) fn new(
-        config: &Config,
+        spec: &Spec,
         attention: Attention,
         codes: &[usize],
         dtype: Dtype,
@@ -82,10 +82,10 @@ impl Cache {
         }
         let store = |layer: usize| {
             let codes = codes.get(layer).copied().unwrap_or_default();
-            Ok(Store::new(attention.layout(dtype, config.head_dim, codes), tokens)?)
+            Ok(Store::new(attention.layout(dtype, spec.head_dim, codes), tokens)?)
         };
-        let layer = |layer| (0..config.num_key_value_heads).map(|_| store(layer)).collect();
-        let layers = (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?;
+        let layer = |layer| (0..spec.num_key_value_heads).map(|_| store(layer)).collect();
+        let layers = (0..spec.num_hidden_layers).map(layer).collect::<Result<_>>()?;
         Ok(Self { layers, tokens: 0, dtype, sparsity, sorted_next: 0 })
     }
 
@@ -150,22 +150,22 @@ impl Cache {
 }
 
 /// Bytes of KV rows that a context of `tokens` takes, in all layers.
-pub fn kv_bytes(config: &Config, dtype: Dtype, tokens: usize) -> u128 {
-    heads(config) * row_bytes(dtype, config.head_dim) as u128 * tokens as u128
+pub fn kv_bytes(spec: &Spec, dtype: Dtype, tokens: usize) -> u128 {
+    heads(spec) * row_bytes(dtype, spec.head_dim) as u128 * tokens as u128
 }
 
 /// Bytes of codes and positions that a context of `tokens` takes, in all layers: a position and now and then a code, and where each code's rows
 /// begin.
-pub fn index_bytes(config: &Config, codes: usize, tokens: usize) -> u128 {
-    heads(config) * (6 * tokens as u128 + 6 * codes as u128)
+pub fn index_bytes(spec: &Spec, codes: usize, tokens: usize) -> u128 {
+    heads(spec) * (6 * tokens as u128 + 6 * codes as u128)
 }
 
 /// Bytes of sums of values that a context of `tokens` takes, in all layers: one for each code that has tokens.
-pub fn sum_bytes(config: &Config, dtype: Dtype, codes: usize, tokens: usize) -> u128 {
-    let layout = Layout { dtype, head_dim: config.head_dim, codes, window: 1, sinks: 0 };
-    heads(config) * codes.min(tokens) as u128 * layout.sum_bytes() as u128
+pub fn sum_bytes(spec: &Spec, dtype: Dtype, codes: usize, tokens: usize) -> u128 {
+    let layout = Layout { dtype, head_dim: spec.head_dim, codes, window: 1, sinks: 0 };
+    heads(spec) * codes.min(tokens) as u128 * layout.sum_bytes() as u128
 }
 
-fn heads(config: &Config) -> u128 {
-    (config.num_hidden_layers * config.num_key_value_heads) as u128
+fn heads(spec: &Spec) -> u128 {
+    (spec.num_hidden_layers * spec.num_key_value_heads) as u128
 }

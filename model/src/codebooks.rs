@@ -30,13 +30,15 @@
 pub mod import;
 mod pickle;
 mod pytorch;
+pub(crate) mod solve;
 pub mod write;
 
 use crate::{
-    config::{Config, RopeScaling},
     error::{Error, Result},
-    model::Llama,
-    weights::Tensors,
+    files::safetensors::Tensors,
+    model::Model,
+    rope::RopeScaling,
+    spec::Spec,
 };
 use a2ats_kernel::{Codebook, Dtype};
 use rayon::prelude::*;
@@ -68,7 +70,7 @@ pub struct Codebooks {
 
 /// What tells one model's weights from another's of the same shape: 64-bit FNV-1a over the first 64 KiB of layer 0's
 /// key projection as stored, in hexadecimal.
-pub fn fingerprint(model: &Llama) -> String {
+pub fn fingerprint(model: &Model) -> String {
     fnv_1a(model.key_projection_bytes(64 << 10).iter().copied())
 }
 
@@ -83,7 +85,7 @@ impl Codebooks {
     ///
     /// # Errors
     /// If the file is unreadable, damaged, of another version, or made for another model.
-    pub fn open(path: &Path, model: &Llama, dtype: Dtype) -> Result<Self> {
+    pub fn open(path: &Path, model: &Model, dtype: Dtype) -> Result<Self> {
         Self::from_tensors(Tensors::open(path)?, model, dtype)
     }
 
@@ -91,7 +93,7 @@ impl Codebooks {
     ///
     /// # Errors
     /// As [`Codebooks::open`].
-    pub fn from_tensors(mut tensors: Tensors, model: &Llama, dtype: Dtype) -> Result<Self> {
+    pub fn from_tensors(mut tensors: Tensors, model: &Model, dtype: Dtype) -> Result<Self> {
         let label = tensors.label().to_owned();
         let metadata = tensors.metadata().clone();
         let native = metadata.get("format").is_some_and(|format| format == FORMAT);
@@ -101,14 +103,14 @@ impl Codebooks {
             let problem = "is not a codebook file: neither the native format nor layers.0.codebook";
             return Err(Error::file(&label, problem, REMEDY));
         }
-        check_layers(&tensors, &label, &model.config, native)?;
+        check_layers(&tensors, &label, &model.spec, native)?;
         let read = if native { read_native } else { read_reference };
-        let books = (0..model.config.num_hidden_layers)
+        let books = (0..model.spec.num_hidden_layers)
             .map(|layer| {
-                let parts = read(&mut tensors, &model.config, layer)?;
+                let parts = read(&mut tensors, &model.spec, layer)?;
                 let heads = parts.into_par_iter().enumerate();
                 let book = |(head, (codewords, cholesky)): (usize, (Vec<f32>, Vec<f32>))| {
-                    Codebook::new(&codewords, &cholesky, model.config.head_dim, dtype).map_err(|error| {
+                    Codebook::new(&codewords, &cholesky, model.spec.head_dim, dtype).map_err(|error| {
                         Error::file(&label, format!("layer {layer}, kv head {head}: {error}"), REMEDY)
                     })
                 };
@@ -157,12 +159,12 @@ impl Codebooks {
     }
 
     /// Whether these are codebooks for a model of that shape.
-    pub(crate) fn fit(&self, config: &Config) -> bool {
+    pub(crate) fn fit(&self, spec: &Spec) -> bool {
         let heads = |heads: &Vec<Codebook>| {
-            heads.len() == config.num_key_value_heads
-                && heads.iter().all(|book| book.head_dim() == config.head_dim)
+            heads.len() == spec.num_key_value_heads
+                && heads.iter().all(|book| book.head_dim() == spec.head_dim)
         };
-        self.books.len() == config.num_hidden_layers && self.books.iter().all(heads)
+        self.books.len() == spec.num_hidden_layers && self.books.iter().all(heads)
     }
 
     /// The codebook of one kv head.
@@ -172,8 +174,8 @@ impl Codebooks {
 }
 
 /// How `rope_scaling` is written in the metadata.
-pub fn rope_scaling_name(config: &Config) -> String {
-    match config.rope_scaling {
+pub fn rope_scaling_name(spec: &Spec) -> String {
+    match spec.rope_scaling {
         RopeScaling::Default => "none".to_owned(),
         RopeScaling::Linear { factor } => format!("linear {factor}"),
         RopeScaling::Llama3 {
@@ -188,35 +190,35 @@ pub fn rope_scaling_name(config: &Config) -> String {
 }
 
 /// The facts about a model that its codebooks must state.
-fn model_facts(model: &Llama) -> [(&'static str, String); 5] {
-    let config = &model.config;
+fn model_facts(model: &Model) -> [(&'static str, String); 5] {
+    let spec = &model.spec;
     [
-        ("layers", config.num_hidden_layers.to_string()),
-        ("kv_heads", config.num_key_value_heads.to_string()),
-        ("head_dim", config.head_dim.to_string()),
-        ("rope_scaling", rope_scaling_name(config)),
+        ("layers", spec.num_hidden_layers.to_string()),
+        ("kv_heads", spec.num_key_value_heads.to_string()),
+        ("head_dim", spec.head_dim.to_string()),
+        ("rope_scaling", rope_scaling_name(spec)),
         ("model_fingerprint", fingerprint(model)),
     ]
 }
 
 /// The metadata of a file in the native format.
 pub(crate) fn native_metadata(
-    model: &Llama,
+    model: &Model,
     relative_position: usize,
     calibration: String,
 ) -> BTreeMap<String, String> {
     let facts = [
         ("format", FORMAT.to_owned()),
         ("format_version", FORMAT_VERSION.to_owned()),
-        ("rope_theta", model.config.rope_theta.to_string()),
+        ("rope_theta", model.spec.rope_theta.to_string()),
         ("relative_position", relative_position.to_string()),
         ("calibration", calibration),
     ];
     facts.into_iter().chain(model_facts(model)).map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-fn check_native(label: &Path, metadata: &HashMap<String, String>, model: &Llama) -> Result<()> {
-    let config = &model.config;
+fn check_native(label: &Path, metadata: &HashMap<String, String>, model: &Model) -> Result<()> {
+    let spec = &model.spec;
     let stated = |key: &str| metadata.get(key).map(String::as_str);
     if stated("format_version") != Some(FORMAT_VERSION) {
         let version = shown(stated("format_version"));
@@ -232,8 +234,8 @@ fn check_native(label: &Path, metadata: &HashMap<String, String>, model: &Llama)
         }
     }
     let theta = stated("rope_theta");
-    if theta.and_then(|theta| theta.parse().ok()) != Some(config.rope_theta) {
-        let (theta, want) = (shown(theta), config.rope_theta);
+    if theta.and_then(|theta| theta.parse().ok()) != Some(spec.rope_theta) {
+        let (theta, want) = (shown(theta), spec.rope_theta);
         let problem = format!("was made for another model: its rope_theta is {theta}, the model's is {want}");
         return Err(Error::file(label, problem, REMEDY));
     }
@@ -249,10 +251,10 @@ fn shown(stated: Option<&str>) -> String {
 }
 
 /// Refuses a file for more layers than the model has; fewer are found missing when they are read.
-fn check_layers(tensors: &Tensors, label: &Path, config: &Config, native: bool) -> Result<()> {
+fn check_layers(tensors: &Tensors, label: &Path, spec: &Spec, native: bool) -> Result<()> {
     let table = if native { "codewords" } else { "codebook" };
-    if tensors.contains(&format!("layers.{}.{table}", config.num_hidden_layers)) {
-        let problem = format!("has more layers than the model's {}", config.num_hidden_layers);
+    if tensors.contains(&format!("layers.{}.{table}", spec.num_hidden_layers)) {
+        let problem = format!("has more layers than the model's {}", spec.num_hidden_layers);
         return Err(Error::file(label, problem, REMEDY));
     }
     Ok(())
@@ -267,15 +269,13 @@ fn relative_position(label: &Path, metadata: &HashMap<String, String>) -> Result
 }
 
 /// Shape of a layer's table, `[kv_heads, codewords, head_dim]`; the number of codewords is the file's to say.
-fn table_shape(tensors: &Tensors, name: &str, config: &Config) -> Result<[usize; 3]> {
+fn table_shape(tensors: &Tensors, name: &str, spec: &Spec) -> Result<[usize; 3]> {
     match tensors.shape(name) {
-        Some(&[heads, codes, d])
-            if heads == config.num_key_value_heads && d == config.head_dim && codes > 0 =>
-        {
+        Some(&[heads, codes, d]) if heads == spec.num_key_value_heads && d == spec.head_dim && codes > 0 => {
             Ok([heads, codes, d])
         }
         Some(other) => {
-            let (heads, d) = (config.num_key_value_heads, config.head_dim);
+            let (heads, d) = (spec.num_key_value_heads, spec.head_dim);
             let problem =
                 format!("{name} has shape {other:?} where the model needs [{heads}, codewords, {d}]");
             Err(Error::file(tensors.label(), problem, REMEDY))
@@ -287,20 +287,20 @@ fn table_shape(tensors: &Tensors, name: &str, config: &Config) -> Result<[usize;
 /// Codewords in key space and Cholesky factor of each kv head.
 type HeadParts = Vec<(Vec<f32>, Vec<f32>)>;
 
-fn read_native(tensors: &mut Tensors, config: &Config, layer: usize) -> Result<HeadParts> {
+fn read_native(tensors: &mut Tensors, spec: &Spec, layer: usize) -> Result<HeadParts> {
     let name = format!("layers.{layer}.codewords");
-    let shape = table_shape(tensors, &name, config)?;
+    let shape = table_shape(tensors, &name, spec)?;
     let codewords = tensors.elements(&name, &shape)?.to_f32();
-    let d = config.head_dim;
+    let d = spec.head_dim;
     let factors = tensors.elements(&format!("layers.{layer}.cholesky"), &[shape[0], d, d])?.to_f32();
     let heads = codewords.chunks_exact(shape[1] * d).zip(factors.chunks_exact(d * d));
     Ok(heads.map(|(codewords, factor)| (codewords.to_vec(), factor.to_vec())).collect())
 }
 
-fn read_reference(tensors: &mut Tensors, config: &Config, layer: usize) -> Result<HeadParts> {
+fn read_reference(tensors: &mut Tensors, spec: &Spec, layer: usize) -> Result<HeadParts> {
     let name = format!("layers.{layer}.codebook");
-    let shape = table_shape(tensors, &name, config)?;
-    let d = config.head_dim;
+    let shape = table_shape(tensors, &name, spec)?;
+    let d = spec.head_dim;
     let centroids = tensors.elements(&name, &shape)?.to_f32();
     let factors = tensors.elements(&format!("layers.{layer}.cholesky"), &[shape[0], d, d])?.to_f32();
     let inverses = tensors.elements(&format!("layers.{layer}.inv_cholesky"), &[shape[0], d, d])?.to_f32();

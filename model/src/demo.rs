@@ -1,12 +1,12 @@
 //! The embedded demo: a tiny Llama that looks facts up in a ledger, its codebooks, and a ledger with a question.
 //!
-//! How it was made, and what it can do, is in model/demo/README.md.
+//! How it was made, and what it can do, is in mod../demo/README.md.
 
 pub mod ledgers;
 
 use crate::{
-    codebooks::Codebooks, config::Config, error::Result, model::Llama, template::ChatTemplate,
-    tokenizer::Tokenizer, weights::Tensors,
+    codebooks::Codebooks, error::Result, families, files::safetensors::Tensors, model::Model,
+    text::template::ChatTemplate, text::tokenizer::Tokenizer,
 };
 use a2ats_kernel::{Dtype, Kernels};
 use std::path::Path;
@@ -32,11 +32,11 @@ pub const QUESTION: &str = "what does the platypus guard?";
 ///
 /// # Errors
 /// None but those of a damaged program.
-pub fn model(kernels: &'static dyn Kernels) -> Result<Llama> {
+pub fn model(kernels: &'static dyn Kernels) -> Result<Model> {
     let (config, config_file) = embed!("config.json");
     let (weights, weights_file) = embed!("model.safetensors");
-    Llama::from_parts(
-        Config::from_json(config, config_file)?,
+    Model::from_parts(
+        families::from_json(config, config_file)?,
         Tensors::embedded(weights, weights_file)?,
         kernels,
     )
@@ -46,7 +46,7 @@ pub fn model(kernels: &'static dyn Kernels) -> Result<Llama> {
 ///
 /// # Errors
 /// None but those of a damaged program.
-pub fn codebooks(model: &Llama, dtype: Dtype) -> Result<Codebooks> {
+pub fn codebooks(model: &Model, dtype: Dtype) -> Result<Codebooks> {
     let (bytes, file) = embed!("codebooks.safetensors");
     Codebooks::from_tensors(Tensors::embedded(bytes, file)?, model, dtype)
 }

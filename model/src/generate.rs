@@ -1,6 +1,6 @@
 //! From a prompt's last logits to text: sample, stop, decode, again.
 
-use crate::{error::Result, sample::Sampler, session::Session};
+use crate::{engine::sampling::Sampler, error::Result, session::Session};
 use serde::Serialize;
 use std::ops::ControlFlow;
 

@@ -4,7 +4,7 @@ use crate::{
     codebooks::Codebooks,
     error::{Error, Result},
     linear::Linear,
-    model::Llama,
+    model::Model,
     step::{HeadScratch, ReadCount, Scratch},
 };
 use a2ats_kernel::{
@@ -62,7 +62,7 @@ pub trait Observer: Sync {
 
 /// What all layers of one forward pass share.
 pub(crate) struct Pass<'a> {
-    pub(crate) model: &'a Llama,
+    pub(crate) model: &'a Model,
     pub(crate) codebooks: Option<&'a Codebooks>,
     pub(crate) observer: Option<&'a dyn Observer>,
     /// One per token of the pass, by its position.
@@ -117,7 +117,7 @@ impl Pass<'_> {
             (self.attend_causally(number, heads, inputs, scratch)?, ReadCount::default())
         };
         let width = attended.len() / self.rotations.len();
-        let pieces = x.chunks_mut(PIECE * self.model.config.hidden_size).zip(attended.chunks(PIECE * width));
+        let pieces = x.chunks_mut(PIECE * self.model.spec.hidden_size).zip(attended.chunks(PIECE * width));
         for (x, attended) in pieces {
             add(x, &layer.output.apply(self.model, attended)?);
             let h = self.normalized(x, &layer.post_attention_norm)?;
@@ -131,26 +131,25 @@ impl Pass<'_> {
 
     fn normalized(&self, x: &[f32], weight: &[f32]) -> Result<Vec<f32>> {
         let mut h = x.to_vec();
-        self.kernels().rms_norm(&mut h, weight, self.model.config.rms_norm_eps as f32)?;
+        self.kernels().rms_norm(&mut h, weight, self.model.spec.rms_norm_eps as f32)?;
         Ok(h)
     }
 
     /// Query, key and value projections of the normalized tokens, by kv head.
     fn project(&self, layer: &Layer, x: &[f32]) -> Result<Vec<HeadInput>> {
-        let config = &self.model.config;
-        let (d, group) = (config.head_dim, config.group());
-        let mut heads: Vec<HeadInput> =
-            (0..config.num_key_value_heads).map(|_| HeadInput::default()).collect();
-        for x in x.chunks(PIECE * config.hidden_size) {
+        let spec = &self.model.spec;
+        let (d, group) = (spec.head_dim, spec.group());
+        let mut heads: Vec<HeadInput> = (0..spec.num_key_value_heads).map(|_| HeadInput::default()).collect();
+        for x in x.chunks(PIECE * spec.hidden_size) {
             let h = self.normalized(x, &layer.input_norm)?;
             let queries = layer.query.apply(self.model, &h)?;
             let keys = layer.key.apply(self.model, &h)?;
             let values = layer.value.apply(self.model, &h)?;
             heads.par_iter_mut().enumerate().try_for_each(|(head, input)| {
                 let before = (input.queries.len(), input.keys.len());
-                take_head(&mut input.queries, &queries, group * d, config.num_key_value_heads, head);
-                take_head(&mut input.keys, &keys, d, config.num_key_value_heads, head);
-                take_head(&mut input.values, &values, d, config.num_key_value_heads, head);
+                take_head(&mut input.queries, &queries, group * d, spec.num_key_value_heads, head);
+                take_head(&mut input.keys, &keys, d, spec.num_key_value_heads, head);
+                take_head(&mut input.values, &values, d, spec.num_key_value_heads, head);
                 self.check_scores(&input.queries[before.0..], &input.keys[before.1..])
             })?;
         }
@@ -159,7 +158,7 @@ impl Pass<'_> {
 
     /// Refuses queries and keys whose products are no numbers or could be infinite: softmax would make weights of them all the same.
     fn check_scores(&self, queries: &[f32], keys: &[f32]) -> Result<()> {
-        let d = self.model.config.head_dim;
+        let d = self.model.spec.head_dim;
         let square = |vector: &[f32]| vector.iter().map(|x| x * x).sum::<f32>();
         let fine = queries.chunks(d).chain(keys.chunks(d)).all(|vector| square(vector) <= LARGEST_SQUARE);
         if fine { Ok(()) } else { Err(self.model.no_number(self.start + self.rotations.len())) }
@@ -181,7 +180,7 @@ impl Pass<'_> {
     }
 
     fn scale(&self) -> f32 {
-        (1.0 / (self.model.config.head_dim as f64).sqrt()) as f32
+        (1.0 / (self.model.spec.head_dim as f64).sqrt()) as f32
     }
 
     /// Prefill: every token attends to itself and all before it, to those of this pass as they are and not as the
@@ -193,7 +192,7 @@ impl Pass<'_> {
         mut inputs: Vec<HeadInput>,
         scratch: &mut Scratch,
     ) -> Result<Vec<f32>> {
-        let group = self.model.config.group();
+        let group = self.model.spec.group();
         let exact = &mut scratch.exact_rows;
         let mut past = vec![Vec::new(); heads.len()];
         heads.par_iter_mut().zip(&mut inputs).zip(exact).zip(&mut past).enumerate().try_for_each(
@@ -205,7 +204,7 @@ impl Pass<'_> {
                 self.rotate(&mut input.queries)
             },
         )?;
-        let task = CAUSAL_POSITIONS * group * self.model.config.head_dim;
+        let task = CAUSAL_POSITIONS * group * self.model.spec.head_dim;
         let mut outputs: Vec<Vec<f32>> = inputs.iter().map(|input| vec![0.0; input.queries.len()]).collect();
         let tasks: Vec<_> = heads
             .iter()
@@ -321,7 +320,7 @@ impl Pass<'_> {
             choice.estimate(self.kernels(), head, book, &part, by, self.scale(), of_estimate, estimated)?;
             whole.merge(estimated)?;
         }
-        let mut output = vec![0.0; self.model.config.group() * self.model.config.head_dim];
+        let mut output = vec![0.0; self.model.spec.group() * self.model.spec.head_dim];
         whole.finish(&mut output)?;
         Ok(output)
     }
@@ -357,7 +356,7 @@ impl Pass<'_> {
         self.rotate(&mut input.queries)?;
         self.rotate(&mut input.keys)?;
         head.append(&input.keys, &input.values, &[best[0].code()])?;
-        let by_group = self.model.config.group() * book.codes();
+        let by_group = self.model.spec.group() * book.codes();
         Ok(choice.choose(self.kernels(), head, &sparsity, &scores[..by_group])?)
     }
 
@@ -376,7 +375,7 @@ impl Pass<'_> {
 
     /// From one `[n, group, head_dim]` per kv head to `[n, heads · head_dim]`.
     fn by_token(&self, outputs: &[Vec<f32>]) -> Vec<f32> {
-        let width = self.model.config.group() * self.model.config.head_dim;
+        let width = self.model.spec.group() * self.model.spec.head_dim;
         let tokens = self.rotations.len();
         let mut all = Vec::with_capacity(tokens * width * outputs.len());
         for token in 0..tokens {

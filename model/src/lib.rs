@@ -2,27 +2,27 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod cache;
-pub mod calibrate;
 pub mod codebooks;
-pub mod config;
 pub mod demo;
+pub mod engine;
 mod error;
+pub mod families;
+pub mod files;
 pub mod generate;
+pub mod lab;
 mod layer;
 mod linear;
-pub mod memory;
 mod model;
-pub mod sample;
+pub mod rope;
 pub mod session;
+pub mod spec;
 pub mod step;
-pub mod template;
-pub mod tokenizer;
-pub mod weights;
+pub mod text;
 
 pub use cache::Attention;
 pub use codebooks::Codebooks;
-pub use config::Config;
 pub use error::{Error, Result};
 pub use layer::Observer;
-pub use model::Llama;
+pub use model::Model;
 pub use session::Session;
+pub use spec::Spec;

@@ -2,8 +2,8 @@
 
 use crate::{
     error::Result,
-    model::Llama,
-    weights::{MatrixHandle, Tensors},
+    files::safetensors::{MatrixHandle, Tensors},
+    model::Model,
 };
 use a2ats_kernel::linear::{Precision, rows_per_task};
 use rayon::prelude::*;
@@ -35,12 +35,12 @@ impl Linear {
     }
 
     /// The weights as the checkpoint stores them.
-    pub(crate) fn bytes<'m>(&self, model: &'m Llama) -> &'m [u8] {
+    pub(crate) fn bytes<'m>(&self, model: &'m Model) -> &'m [u8] {
         model.tensors.matrix_bytes(&self.weight)
     }
 
     /// `inputs` is `[n, cols]`; gives `[n, rows]`.
-    pub(crate) fn apply(&self, model: &Llama, inputs: &[f32]) -> Result<Vec<f32>> {
+    pub(crate) fn apply(&self, model: &Model, inputs: &[f32]) -> Result<Vec<f32>> {
         let rows = self.weight.rows();
         let n = inputs.len() / self.weight.cols();
         let weights = model.tensors.matrix(&self.weight);

@@ -3,12 +3,13 @@
 use crate::{
     cache::Cache,
     codebooks::Codebooks,
-    config::Config,
     error::{Error, Result},
+    families,
+    files::safetensors::{MatrixHandle, Tensors},
     layer::{Layer, Observer, Pass},
     linear::Linear,
+    spec::Spec,
     step::{ReadCount, Scratch},
-    weights::{MatrixHandle, Tensors},
 };
 use a2ats_kernel::{Kernels, elementwise::Rotation};
 use std::{ops::ControlFlow, path::Path};
@@ -24,8 +25,8 @@ pub(crate) struct Manner<'a> {
 
 /// A loaded model. Weights stay in their files' mappings; only vectors (norms, biases) are copied.
 #[derive(Debug)]
-pub struct Llama {
-    pub(crate) config: Config,
+pub struct Model {
+    pub(crate) spec: Spec,
     pub(crate) kernels: &'static dyn Kernels,
     pub(crate) tensors: Tensors,
     pub(crate) layers: Vec<Layer>,
@@ -35,38 +36,38 @@ pub struct Llama {
     pub(crate) frequencies: Vec<f64>,
 }
 
-impl Llama {
+impl Model {
     /// Opens a Hugging Face folder: config.json and the safetensors checkpoint.
     ///
     /// # Errors
     /// If a file is missing, unreadable, damaged, or of a model that is not supported.
     pub fn open(folder: &Path, kernels: &'static dyn Kernels) -> Result<Self> {
-        Self::from_parts(Config::load(folder)?, Tensors::open_model(folder)?, kernels)
+        Self::from_parts(families::load(folder)?, Tensors::open_model(folder)?, kernels)
     }
 
     /// Puts a model together from its configuration and its tensors.
     ///
     /// # Errors
     /// If a tensor is missing or does not have the shape that the configuration says.
-    pub fn from_parts(config: Config, mut tensors: Tensors, kernels: &'static dyn Kernels) -> Result<Self> {
-        let hidden = config.hidden_size;
-        let layers = (0..config.num_hidden_layers)
-            .map(|layer| load_layer(&mut tensors, &config, layer))
+    pub fn from_parts(spec: Spec, mut tensors: Tensors, kernels: &'static dyn Kernels) -> Result<Self> {
+        let hidden = spec.hidden_size;
+        let layers = (0..spec.num_hidden_layers)
+            .map(|layer| load_layer(&mut tensors, &spec, layer))
             .collect::<Result<_>>()?;
-        let embedding = tensors.matrix_handle("model.embed_tokens.weight", config.vocab_size, hidden)?;
+        let embedding = tensors.matrix_handle("model.embed_tokens.weight", spec.vocab_size, hidden)?;
         let final_norm = tensors.vector("model.norm.weight", hidden)?;
-        let output = if config.tie_word_embeddings {
+        let output = if spec.tie_word_embeddings {
             Linear::without_bias(embedding.clone())
         } else {
-            Linear::load(&mut tensors, "lm_head", config.vocab_size, hidden, false)?
+            Linear::load(&mut tensors, "lm_head", spec.vocab_size, hidden, false)?
         };
-        let frequencies = config.rope_frequencies();
-        Ok(Self { config, kernels, tensors, layers, embedding, final_norm, output, frequencies })
+        let frequencies = spec.rope_frequencies();
+        Ok(Self { spec, kernels, tensors, layers, embedding, final_norm, output, frequencies })
     }
 
     /// The model's shape.
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub const fn spec(&self) -> &Spec {
+        &self.spec
     }
 
     /// The backend that it computes with.
@@ -144,8 +145,8 @@ impl Llama {
     }
 
     fn logits(&self, x: &[f32], tokens: usize) -> Result<Vec<f32>> {
-        let mut last = x[x.len() - self.config.hidden_size..].to_vec();
-        self.kernels.rms_norm(&mut last, &self.final_norm, self.config.rms_norm_eps as f32)?;
+        let mut last = x[x.len() - self.spec.hidden_size..].to_vec();
+        self.kernels.rms_norm(&mut last, &self.final_norm, self.spec.rms_norm_eps as f32)?;
         let logits = self.output.apply(self, &last)?;
         if logits.iter().any(|x| x.is_nan()) {
             return Err(self.no_number(tokens));
@@ -163,20 +164,20 @@ impl Llama {
     }
 }
 
-fn load_layer(tensors: &mut Tensors, config: &Config, layer: usize) -> Result<Layer> {
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let queries = config.num_attention_heads * config.head_dim;
-    let keys = config.num_key_value_heads * config.head_dim;
+fn load_layer(tensors: &mut Tensors, spec: &Spec, layer: usize) -> Result<Layer> {
+    let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
+    let queries = spec.num_attention_heads * spec.head_dim;
+    let keys = spec.num_key_value_heads * spec.head_dim;
     let name = |part: &str| format!("model.layers.{layer}.{part}");
     Ok(Layer {
         input_norm: tensors.vector(&name("input_layernorm.weight"), hidden)?,
-        query: Linear::load(tensors, &name("self_attn.q_proj"), queries, hidden, config.attention_bias)?,
-        key: Linear::load(tensors, &name("self_attn.k_proj"), keys, hidden, config.attention_bias)?,
-        value: Linear::load(tensors, &name("self_attn.v_proj"), keys, hidden, config.attention_bias)?,
-        output: Linear::load(tensors, &name("self_attn.o_proj"), hidden, queries, config.attention_bias)?,
+        query: Linear::load(tensors, &name("self_attn.q_proj"), queries, hidden, spec.attention_bias)?,
+        key: Linear::load(tensors, &name("self_attn.k_proj"), keys, hidden, spec.attention_bias)?,
+        value: Linear::load(tensors, &name("self_attn.v_proj"), keys, hidden, spec.attention_bias)?,
+        output: Linear::load(tensors, &name("self_attn.o_proj"), hidden, queries, spec.attention_bias)?,
         post_attention_norm: tensors.vector(&name("post_attention_layernorm.weight"), hidden)?,
-        gate: Linear::load(tensors, &name("mlp.gate_proj"), inner, hidden, config.mlp_bias)?,
-        up: Linear::load(tensors, &name("mlp.up_proj"), inner, hidden, config.mlp_bias)?,
-        down: Linear::load(tensors, &name("mlp.down_proj"), hidden, inner, config.mlp_bias)?,
+        gate: Linear::load(tensors, &name("mlp.gate_proj"), inner, hidden, spec.mlp_bias)?,
+        up: Linear::load(tensors, &name("mlp.up_proj"), inner, hidden, spec.mlp_bias)?,
+        down: Linear::load(tensors, &name("mlp.down_proj"), hidden, inner, spec.mlp_bias)?,
     })
 }

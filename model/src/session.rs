@@ -3,10 +3,10 @@
 use crate::{
     cache::{Attention, Cache, index_bytes, kv_bytes, sum_bytes},
     codebooks::Codebooks,
+    engine::memory,
     error::{Error, Result},
     layer::Observer,
-    memory,
-    model::{Llama, Manner},
+    model::{Manner, Model},
     step::{ReadCount, Scratch},
 };
 use a2ats_kernel::Dtype;
@@ -20,7 +20,7 @@ pub const PREFILL_CHUNK: usize = 2048;
 /// A sequence being read and written.
 #[derive(Debug)]
 pub struct Session<'m> {
-    model: &'m Llama,
+    model: &'m Model,
     codebooks: Option<&'m Codebooks>,
     cache: Cache,
     ids: Vec<u32>,
@@ -39,7 +39,7 @@ impl<'m> Session<'m> {
     /// If a2ats attention is asked for without codebooks, the context is longer than the model's, or the memory is
     /// not there.
     pub fn new(
-        model: &'m Llama,
+        model: &'m Model,
         codebooks: Option<&'m Codebooks>,
         attention: Attention,
         dtype: Dtype,
@@ -54,15 +54,15 @@ impl<'m> Session<'m> {
             }
             Attention::A2ats(_) => codebooks,
         };
-        if codebooks.is_some_and(|books| !books.fit(&model.config)) {
+        if codebooks.is_some_and(|books| !books.fit(&model.spec)) {
             return Err(Error::Usage("the codebooks were opened for a model of another shape".to_owned()));
         }
         check_context(model, tokens)?;
         check_memory(model, dtype, tokens, codebooks)?;
         let codes = codebooks.map(Codebooks::codes).unwrap_or_default();
         // Address space for all that may come; memory is checked as it does.
-        let cache = Cache::new(&model.config, attention, &codes, dtype, longest_context(model))?;
-        let scratch = Scratch::new(model.config.num_key_value_heads, model.config.head_dim)?;
+        let cache = Cache::new(&model.spec, attention, &codes, dtype, longest_context(model))?;
+        let scratch = Scratch::new(model.spec.num_key_value_heads, model.spec.head_dim)?;
         let read = ReadCount::default();
         Ok(Self { model, codebooks, cache, ids: Vec::new(), scratch, read, room: tokens, broken: false })
     }
@@ -194,37 +194,37 @@ impl<'m> Session<'m> {
 }
 
 /// The longest context that a model can be used with here.
-pub fn longest_context(model: &Llama) -> usize {
-    let config = &model.config;
-    config.sliding_window().unwrap_or(usize::MAX).min(config.max_position_embeddings)
+pub fn longest_context(model: &Model) -> usize {
+    let spec = &model.spec;
+    spec.sliding_window.unwrap_or(usize::MAX).min(spec.max_position_embeddings)
 }
 
 /// Refuses contexts that the model was not made for.
-fn check_context(model: &Llama, tokens: usize) -> Result<()> {
-    let config = &model.config;
-    if let Some(window) = config.sliding_window().filter(|&window| tokens > window) {
+fn check_context(model: &Model, tokens: usize) -> Result<()> {
+    let spec = &model.spec;
+    if let Some(window) = spec.sliding_window.filter(|&window| tokens > window) {
         return Err(Error::TooLarge(format!(
             "a context of {tokens} tokens is longer than the model's sliding window of {window}, which is not \
              supported; shorten the prompt or --max-new-tokens"
         )));
     }
-    if tokens > config.max_position_embeddings {
+    if tokens > spec.max_position_embeddings {
         return Err(Error::TooLarge(format!(
             "a context of {tokens} tokens is longer than the model's {} positions; shorten the prompt or \
              --max-new-tokens",
-            config.max_position_embeddings
+            spec.max_position_embeddings
         )));
     }
     Ok(())
 }
 
 /// Refuses contexts whose cache would not fit the memory that is free now beside the weights, where the system says how much that is.
-fn check_memory(model: &Llama, dtype: Dtype, tokens: usize, codebooks: Option<&Codebooks>) -> Result<()> {
+fn check_memory(model: &Model, dtype: Dtype, tokens: usize, codebooks: Option<&Codebooks>) -> Result<()> {
     let index = |books: &Codebooks| {
         let codes = books.most_codes();
-        index_bytes(&model.config, codes, tokens) + sum_bytes(&model.config, dtype, codes, tokens)
+        index_bytes(&model.spec, codes, tokens) + sum_bytes(&model.spec, dtype, codes, tokens)
     };
-    let need = kv_bytes(&model.config, dtype, tokens) + codebooks.map_or(0, index);
+    let need = kv_bytes(&model.spec, dtype, tokens) + codebooks.map_or(0, index);
     // Mapped weights count as free, but each token reads all of them.
     let weights = model.tensors().bytes() as u64;
     match memory::available() {

@@ -6,7 +6,7 @@ use a2ats_kernel::{
     Dtype, Kernels,
     decode::{Estimate, Sparsity},
 };
-use a2ats_model::{Attention, Codebooks, Llama, Session};
+use a2ats_model::{Attention, Codebooks, Model, Session};
 use serde::Serialize;
 use std::ops::ControlFlow;
 
@@ -63,7 +63,7 @@ pub fn replay(
     storage: Storage,
     estimate: Estimate,
 ) -> a2ats_model::Result<Outcome> {
-    let model = Llama::open(&golden.folder, kernels)?;
+    let model = Model::open(&golden.folder, kernels)?;
     let file = golden.folder.join("codebooks_reference.safetensors");
     let books = Codebooks::open(&file, &model, storage.codewords)?;
     let parameters = &golden.parameters;
@@ -106,7 +106,7 @@ pub fn replay(
 
 fn run(
     golden: &Golden,
-    model: &Llama,
+    model: &Model,
     books: &Codebooks,
     attention: Attention,
     kv: Dtype,
@@ -121,7 +121,7 @@ fn run(
         let after = session.read();
         union_fractions.push((after.picked - before.picked) as f64 / (after.tokens - before.tokens) as f64);
     }
-    let config = model.config();
+    let config = model.spec();
     let heads = (0..config.num_hidden_layers)
         .flat_map(|layer| (0..config.num_key_value_heads).map(move |head| (layer, head)));
     let codes = heads.flat_map(|(layer, head)| session.cache().codes(layer, head)).collect();

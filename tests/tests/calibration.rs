@@ -5,8 +5,8 @@ use a2ats_kernel::{
     clustering::{self, Clusterer, Clustering, CpuClusterer, Points},
 };
 use a2ats_model::{
-    Codebooks, Error, Llama,
-    calibrate::{Progress, Report, Settings, calibrate},
+    Codebooks, Error, Model,
+    lab::calibrate::{Progress, Report, Settings, calibrate},
 };
 use a2ats_tests::{
     backends::on_backends_to_replay,
@@ -30,14 +30,14 @@ fn settings(codewords: usize, layers: Range<usize>) -> Settings {
 }
 
 /// Runs to the end.
-fn whole(model: &Llama, documents: &[Vec<u32>], settings: &Settings, out: &Path) -> Report {
+fn whole(model: &Model, documents: &[Vec<u32>], settings: &Settings, out: &Path) -> Report {
     let clusterer = CpuClusterer { kernels: model.kernels() };
     let report = calibrate(model, documents, settings, &clusterer, out, &mut |_| ControlFlow::Continue(()));
     report.unwrap().expect("nothing broke it off")
 }
 
-fn open(name: &str, kernels: &'static dyn Kernels) -> Llama {
-    Llama::open(&case(name), kernels).unwrap()
+fn open(name: &str, kernels: &'static dyn Kernels) -> Model {
+    Model::open(&case(name), kernels).unwrap()
 }
 
 /// Keys are as near to their codewords as in the published code's codebooks; other random ids, so not equally near.
@@ -45,11 +45,10 @@ fn check_errors(name: &str, codewords: usize) {
     let parameters = Parameters::load(&case(name)).unwrap();
     on_backends_to_replay(|kernels| {
         let model = open(name, kernels);
-        let documents = documents(5, 4, 1024, model.config().vocab_size);
+        let documents = documents(5, 4, 1024, model.spec().vocab_size);
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("codebooks.safetensors");
-        let report =
-            whole(&model, &documents, &settings(codewords, 0..model.config().num_hidden_layers), &out);
+        let report = whole(&model, &documents, &settings(codewords, 0..model.spec().num_hidden_layers), &out);
         assert_eq!(report.heads.len(), parameters.kmeans_mean_sq_error_per_head.len());
         for (head, want) in report.heads.iter().zip(&parameters.kmeans_mean_sq_error_per_head) {
             let got = head.mean_squared_error;
@@ -92,7 +91,7 @@ mod runs {
     #[test]
     fn runs_that_were_broken_off_anywhere_end_with_the_same_bytes() {
         let model = open("mha-d32-tied", available()[0]);
-        let documents = documents(9, 3, 300, model.config().vocab_size);
+        let documents = documents(9, 3, 300, model.spec().vocab_size);
         let settings = settings(32, 0..2);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("whole.safetensors");
@@ -153,7 +152,7 @@ mod runs {
     #[test]
     fn several_heads_at_a_time_make_the_same_bytes() {
         let model = open("mha-d32-tied", available()[0]);
-        let documents = documents(9, 3, 300, model.config().vocab_size);
+        let documents = documents(9, 3, 300, model.spec().vocab_size);
         let settings = settings(32, 0..2);
         let folder = tempfile::tempdir().unwrap();
         let [one, several] = ["one", "several"].map(|name| folder.path().join(name));
@@ -186,7 +185,7 @@ mod runs {
     #[test]
     fn the_same_bytes_on_any_number_of_threads() {
         let model = open("gqa4-d64", available()[0]);
-        let documents = documents(2, 2, 700, model.config().vocab_size);
+        let documents = documents(2, 2, 700, model.spec().vocab_size);
         let folder = tempfile::tempdir().unwrap();
         let made = [1, 3].map(|threads| {
             let out = folder.path().join(format!("{threads}.safetensors"));
@@ -200,7 +199,7 @@ mod runs {
     #[test]
     fn a_share_of_the_layers_is_the_same_as_in_the_whole() {
         let model = open("mha-d32-tied", available()[0]);
-        let documents = documents(3, 2, 400, model.config().vocab_size);
+        let documents = documents(3, 2, 400, model.spec().vocab_size);
         let folder = tempfile::tempdir().unwrap();
         let all = whole(&model, &documents, &settings(48, 0..2), &folder.path().join("all"));
         let second = whole(&model, &documents, &settings(48, 1..2), &folder.path().join("second"));
@@ -213,7 +212,7 @@ mod runs {
     #[test]
     fn what_was_begun_otherwise_is_not_gone_on_with() {
         let model = open("mha-d32-tied", available()[0]);
-        let text = documents(3, 2, 400, model.config().vocab_size);
+        let text = documents(3, 2, 400, model.spec().vocab_size);
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("books");
         let clusterer = CpuClusterer { kernels: model.kernels() };
@@ -233,7 +232,7 @@ mod runs {
     #[test]
     fn what_cannot_be_calibrated_is_refused() {
         let model = open("mha-d32-tied", available()[0]);
-        let text = documents(3, 1, 100, model.config().vocab_size);
+        let text = documents(3, 1, 100, model.spec().vocab_size);
         let folder = tempfile::tempdir().unwrap();
         let clusterer = CpuClusterer { kernels: model.kernels() };
         let refused = |text: &[Vec<u32>], settings: &Settings, what: &str| {

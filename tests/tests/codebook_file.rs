@@ -2,7 +2,7 @@
 
 use a2ats_kernel::{Dtype, Kernels, decode::Sparsity};
 use a2ats_model::{
-    Attention, Codebooks, Llama, Session,
+    Attention, Codebooks, Model, Session,
     codebooks::{fingerprint, rope_scaling_name},
 };
 use a2ats_tests::golden::{Golden, case};
@@ -16,8 +16,8 @@ fn best() -> &'static dyn Kernels {
 }
 
 /// The metadata that a native file for this model must have.
-fn metadata(model: &Llama) -> HashMap<String, String> {
-    let config = model.config();
+fn metadata(model: &Model) -> HashMap<String, String> {
+    let config = model.spec();
     [
         ("format", "a2ats-codebooks".to_owned()),
         ("format_version", "1".to_owned()),
@@ -70,7 +70,7 @@ fn native_file(folder: &tempfile::TempDir, metadata: HashMap<String, String>) ->
     file
 }
 
-fn logits(model: &Llama, books: &Codebooks) -> Vec<f32> {
+fn logits(model: &Model, books: &Codebooks) -> Vec<f32> {
     let golden = Golden::load(&case(CASE)).unwrap();
     let attention = Attention::A2ats(Sparsity { retrieve: golden.parameters.top_k, ..Sparsity::default() });
     let mut session = Session::new(model, Some(books), attention, Dtype::F32, 500).unwrap();
@@ -80,7 +80,7 @@ fn logits(model: &Llama, books: &Codebooks) -> Vec<f32> {
 
 #[test]
 fn the_native_and_the_reference_form_of_a_codebook_decode_alike() {
-    let model = Llama::open(&case(CASE), best()).unwrap();
+    let model = Model::open(&case(CASE), best()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let native = Codebooks::open(&native_file(&folder, metadata(&model)), &model, Dtype::F32).unwrap();
     let file = case(CASE).join("codebooks_reference.safetensors");
@@ -91,7 +91,7 @@ fn the_native_and_the_reference_form_of_a_codebook_decode_alike() {
 
 #[test]
 fn a_native_file_of_something_else_is_refused_with_what_differs() {
-    let model = Llama::open(&case(CASE), best()).unwrap();
+    let model = Model::open(&case(CASE), best()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     for (key, value) in [
         ("format_version", "2"),

@@ -4,7 +4,7 @@ use a2ats_kernel::{
     Dtype, Kernels,
     decode::{Estimate, Sparsity},
 };
-use a2ats_model::{Attention, Codebooks, Llama, Session};
+use a2ats_model::{Attention, Codebooks, Model, Session};
 use a2ats_tests::{
     backends::on_backends_to_replay,
     golden::{Golden, case},
@@ -91,7 +91,7 @@ fn logits(kernels: &'static dyn Kernels, attention: Attention, prompt: usize, th
     let golden = Golden::load(&case("demo-ledger")).unwrap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     pool.install(|| {
-        let model = Llama::open(&golden.folder, kernels).unwrap();
+        let model = Model::open(&golden.folder, kernels).unwrap();
         let file = golden.folder.join("codebooks_reference.safetensors");
         let books = Codebooks::open(&file, &model, Dtype::F16).unwrap();
         let mut session = Session::new(&model, Some(&books), attention, Dtype::Bf16, prompt + 4).unwrap();

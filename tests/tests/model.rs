@@ -4,7 +4,7 @@ use a2ats_kernel::{
     Dtype, Kernels,
     decode::{self, Sparsity},
 };
-use a2ats_model::{Attention, Codebooks, Llama, Session};
+use a2ats_model::{Attention, Codebooks, Model, Session};
 use a2ats_tests::{
     backends::on_every_backend,
     inputs::{Noise, config, dtypes, estimates, query_precision, rounded},
@@ -276,7 +276,7 @@ proptest! {
         }
 
         on_every_backend(|kernels| {
-            let model = Llama::open(folder.path(), kernels).unwrap();
+            let model = Model::open(folder.path(), kernels).unwrap();
             let books = Codebooks::open(&folder.path().join("codebooks.safetensors"), &model, Dtype::F32).unwrap();
             let attention = if dense { Attention::Dense } else { Attention::A2ats(Sparsity { retrieve, window, sinks, estimate }) };
             let mut session = Session::new(&model, Some(&books), attention, Dtype::F32, ids.len()).unwrap();

@@ -1,14 +1,14 @@
 //! What a session refuses, and that it is then as it was.
 
 use a2ats_kernel::{Dtype, decode::Sparsity};
-use a2ats_model::{Attention, Codebooks, Llama, Session};
+use a2ats_model::{Attention, Codebooks, Model, Session};
 use a2ats_tests::golden::{Golden, case};
 use std::ops::ControlFlow;
 
 const CASE: &str = "mha-d32-tied";
 
-fn open(name: &str) -> (Llama, Codebooks) {
-    let model = Llama::open(&case(name), a2ats_kernel::available()[0]).unwrap();
+fn open(name: &str) -> (Model, Codebooks) {
+    let model = Model::open(&case(name), a2ats_kernel::available()[0]).unwrap();
     let books =
         Codebooks::open(&case(name).join("codebooks_reference.safetensors"), &model, Dtype::F16).unwrap();
     (model, books)
@@ -22,7 +22,7 @@ fn a2ats() -> Attention {
 fn an_id_outside_the_vocabulary_is_refused_before_anything_is_read() {
     let (model, books) = open(CASE);
     let mut session = Session::new(&model, Some(&books), a2ats(), Dtype::Bf16, 10).unwrap();
-    let size = model.config().vocab_size as u32;
+    let size = model.spec().vocab_size as u32;
     let mut ids = vec![3; 3000];
     ids[2999] = size;
     let error = session.prefill(&ids, |_| ControlFlow::Continue(())).unwrap_err().to_string();

@@ -2,13 +2,13 @@
 
 use super::{
     check_layers, native_metadata, pytorch, read_reference,
+    solve::solve_rows,
     write::{Tensor, write},
 };
 use crate::{
-    calibrate::moments::solve_rows,
     error::{Error, Result},
-    model::Llama,
-    weights::Tensors,
+    files::safetensors::Tensors,
+    model::Model,
 };
 use a2ats_kernel::{Codebook, Dtype};
 use serde_json::json;
@@ -71,8 +71,8 @@ struct LayerParts {
 ///
 /// # Errors
 /// If a file cannot be read or does not fit the model, and if the output cannot be written.
-pub fn import(model: &Llama, source: &Source, relative_position: usize, out: &Path) -> Result<()> {
-    let (heads, d) = (model.config.num_key_value_heads, model.config.head_dim);
+pub fn import(model: &Model, source: &Source, relative_position: usize, out: &Path) -> Result<()> {
+    let (heads, d) = (model.spec.num_key_value_heads, model.spec.head_dim);
     let layers = match source {
         Source::Reference(file) => of_reference(model, file)?,
         Source::PyTorch { codebooks, factors } => of_pytorch(model, codebooks, factors)?,
@@ -104,21 +104,21 @@ pub fn import(model: &Llama, source: &Source, relative_position: usize, out: &Pa
 
 const REMEDY: &str = "import what was made for this model";
 
-fn of_reference(model: &Llama, file: &Path) -> Result<Vec<LayerParts>> {
+fn of_reference(model: &Model, file: &Path) -> Result<Vec<LayerParts>> {
     let mut tensors = Tensors::open(file)?;
-    check_layers(&tensors, file, &model.config, false)?;
+    check_layers(&tensors, file, &model.spec, false)?;
     let layer = |layer| {
-        let parts = read_reference(&mut tensors, &model.config, layer)?;
-        let codes = parts[0].0.len() / model.config.head_dim;
+        let parts = read_reference(&mut tensors, &model.spec, layer)?;
+        let codes = parts[0].0.len() / model.spec.head_dim;
         let (codewords, factors): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         Ok(LayerParts { codewords: codewords.concat(), factors: factors.concat(), codes })
     };
-    (0..model.config.num_hidden_layers).map(layer).collect()
+    (0..model.spec.num_hidden_layers).map(layer).collect()
 }
 
-fn of_pytorch(model: &Llama, codebooks: &Path, factors: &Path) -> Result<Vec<LayerParts>> {
-    let (heads, d) = (model.config.num_key_value_heads, model.config.head_dim);
-    let layers = model.config.num_hidden_layers;
+fn of_pytorch(model: &Model, codebooks: &Path, factors: &Path) -> Result<Vec<LayerParts>> {
+    let (heads, d) = (model.spec.num_key_value_heads, model.spec.head_dim);
+    let layers = model.spec.num_hidden_layers;
     let (of_codebooks, of_factors) = (pytorch::read(codebooks)?, pytorch::read(factors)?);
     for (file, tensors) in [(codebooks, &of_codebooks), (factors, &of_factors)] {
         if tensors.len() != layers {

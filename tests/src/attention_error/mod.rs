@@ -19,7 +19,7 @@ use a2ats_kernel::{
     elementwise::Rotation,
     store::Store,
 };
-use a2ats_model::{Codebooks, Llama, Result};
+use a2ats_model::{Codebooks, Model, Result};
 use rayon::prelude::*;
 
 /// Tokens at the end of a context that are decoded.
@@ -63,8 +63,8 @@ struct Sum {
 ///
 /// # Errors
 /// As the kernels.
-pub fn measure(model: &Llama, books: &Codebooks, projections: &Projections, way: Way) -> Result<Vec<Figure>> {
-    let config = model.config();
+pub fn measure(model: &Model, books: &Codebooks, projections: &Projections, way: Way) -> Result<Vec<Figure>> {
+    let config = model.spec();
     let sparsity = Sparsity { retrieve: way.retrieve, estimate: way.estimate, ..Sparsity::default() };
     let of_layer = |layer: usize| {
         let heads: Vec<Sum> = (0..config.num_key_value_heads)
@@ -84,15 +84,15 @@ pub fn measure(model: &Llama, books: &Codebooks, projections: &Projections, way:
 
 /// Decodes the last tokens of one kv head.
 fn of_head(
-    model: &Llama,
+    model: &Model,
     books: &Codebooks,
     projections: &Projections,
     (layer, head): (usize, usize),
     sparsity: Sparsity,
 ) -> Result<Sum> {
-    let (kernels, d) = (model.kernels(), model.config().head_dim);
+    let (kernels, d) = (model.kernels(), model.spec().head_dim);
     let (book, of_head) = (books.of_head(layer, head), projections.of_head(layer, head));
-    let frequencies = model.config().rope_frequencies();
+    let frequencies = model.spec().rope_frequencies();
     let relative = Rotation::new(books.relative_position(), &frequencies);
     let before = projections.tokens() - DECODED;
     let mut store = prefilled(kernels, book, of_head, before, sparsity, &frequencies)?;

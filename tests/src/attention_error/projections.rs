@@ -1,7 +1,7 @@
 //! What a text becomes on its way to attention.
 
 use a2ats_kernel::Dtype;
-use a2ats_model::{Attention, Llama, Observer, Result, Session};
+use a2ats_model::{Attention, Model, Observer, Result, Session};
 use std::{ops::ControlFlow, sync::Mutex};
 
 /// One kv head's, of all tokens; not rotated.
@@ -62,8 +62,8 @@ impl Projections {
     ///
     /// # Errors
     /// As prefill.
-    pub fn new(model: &Llama, ids: &[u32]) -> Result<Self> {
-        let config = model.config();
+    pub fn new(model: &Model, ids: &[u32]) -> Result<Self> {
+        let config = model.spec();
         let (layers, kv_heads) = (config.num_hidden_layers, config.num_key_value_heads);
         let heads = (0..layers * kv_heads).map(|_| Mutex::default()).collect();
         let recorder = Recorder { kv_heads, heads };

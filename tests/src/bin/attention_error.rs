@@ -3,10 +3,10 @@
 
 use a2ats_kernel::{Dtype, clustering::CpuClusterer, decode::Estimate, select};
 use a2ats_model::{
-    Codebooks, Error, Llama, Result,
-    calibrate::{self, calibrate, text::Collector},
+    Codebooks, Error, Model, Result,
     demo::{self, ledgers::Ledgers},
-    tokenizer::Tokenizer,
+    lab::calibrate::{self, calibrate, text::Collector},
+    text::tokenizer::Tokenizer,
 };
 use a2ats_tests::attention_error::{Figure, Projections, Way, draw, measure, write_table};
 use clap::Parser;
@@ -79,14 +79,14 @@ fn run(arguments: &Arguments) -> std::result::Result<(), Box<dyn std::error::Err
 }
 
 /// Codebooks from the first ledgers of another seed.
-fn make_books(model: &Llama, tokenizer: &Tokenizer, codewords: usize, work: &Path) -> Result<Codebooks> {
+fn make_books(model: &Model, tokenizer: &Tokenizer, codewords: usize, work: &Path) -> Result<Codebooks> {
     let mut collector = Collector::new(model, tokenizer, 65536);
     let mut ledgers = Ledgers::new(0)?;
     while !collector.is_full() {
         collector.add(&ledgers.next_ledger())?;
     }
     collector.add_uuids(16384, 0)?;
-    let layers = 0..model.config().num_hidden_layers;
+    let layers = 0..model.spec().num_hidden_layers;
     let settings =
         calibrate::Settings { codewords, relative_position: 2048, iterations: 300, seed: 0, layers };
     let out = work.join(format!("{codewords}.safetensors"));

@@ -1,0 +1,226 @@
+//! `a2ats generate`: one prompt, one answer.
+
+use super::{
+    CommandResult, Outcome, interrupt,
+    load::{Loaded, with_threads},
+    options::{ModelOptions, SamplingArguments},
+    output::{human_bytes, print, print_json, say},
+    progress::Progress,
+    prompt,
+};
+use a2ats_model::{
+    Result, Session,
+    engine::sampling::Sampler,
+    generate::{Generation, Limits, Stop, generate},
+    session::longest_context,
+    step::ReadCount,
+};
+use clap::Args;
+use serde::Serialize;
+use std::{
+    ops::ControlFlow,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// Continue a prompt, or answer it.
+///
+/// Reads the prompt densely, then makes tokens one by one, each attending to the sinks,
+/// the window and what retrieval finds. Text goes to standard output as it comes, a short
+/// report to standard error.
+///
+/// Examples:
+///   a2ats generate
+///   a2ats generate --attention dense
+///   a2ats generate --model Llama-3.1-8B-Instruct --chat "What is a sink token?"
+///   a2ats generate --model Llama-3.1-8B-Instruct --chat --prompt-file book.txt --json
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Generate {
+    /// The prompt; without it and --prompt-file, standard input, or the demo model's built-in document.
+    prompt: Option<String>,
+
+    /// Read the prompt from a file; - is standard input.
+    #[arg(long, short = 'f', value_name = "FILE", conflicts_with = "prompt")]
+    prompt_file: Option<PathBuf>,
+
+    /// Put the prompt into the model's chat template, as the user's turn.
+    #[arg(long)]
+    chat: bool,
+
+    /// The system's turn before it.
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
+
+    /// Print one JSON object, when all is done, instead of text and report.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    model: ModelOptions,
+
+    #[command(flatten)]
+    sampling: SamplingArguments,
+}
+
+/// What `--json` prints. Shares and speeds are null where there was no step to measure.
+#[derive(Serialize)]
+struct Report {
+    text: String,
+    stop: Stop,
+    prompt_tokens: usize,
+    generated_tokens: usize,
+    prefill_tokens_per_second: Option<f64>,
+    decode_tokens_per_second: Option<f64>,
+    /// Attended tokens over all tokens, mean of decode steps, layers and kv heads.
+    attended_share: Option<f64>,
+    /// Bytes of KV rows, codewords and sums of values read over the bytes of KV rows that dense attention reads.
+    kv_bytes_read_share: Option<f64>,
+    kv_bytes_read: u64,
+    kv_bytes_dense: u64,
+    /// Bytes of sums of values, read to estimate what is not attended.
+    estimate_bytes_read: u64,
+    attention: &'static str,
+    backend: &'static str,
+    kv_dtype: String,
+    threads: usize,
+    model: String,
+}
+
+impl Generate {
+    pub(super) fn run(&self) -> CommandResult {
+        let sampler = Sampler::new(self.sampling.options())?;
+        interrupt::listen()?;
+        let report = with_threads(self.model.threads, || {
+            let loaded = Loaded::new(&self.model)?;
+            let embedded = self.model.model.is_none();
+            let text = prompt::text(self.prompt.as_deref(), self.prompt_file.as_deref(), embedded)?;
+            let ids = prompt::tokens(&loaded, &text, self.system.as_deref(), self.chat)?;
+            self.answer(&loaded, sampler, &ids)
+        })??;
+        let interrupted = report.stop == Stop::Interrupted;
+        if self.json {
+            print_json(&report)?;
+        } else {
+            print("\n")?;
+            say_report(&report);
+        }
+        Ok(if interrupted { Outcome::Interrupted } else { Outcome::Done })
+    }
+
+    fn answer(&self, loaded: &Loaded, mut sampler: Sampler, ids: &[u32]) -> Result<Report> {
+        let longest = longest_context(&loaded.model);
+        let wanted = ids.len().saturating_add(self.sampling.max_new_tokens);
+        // A prompt that is too long is refused; an answer that would be is cut.
+        let room = wanted.min(longest.max(ids.len()));
+        let codebooks = loaded.codebooks.as_ref();
+        let mut session =
+            Session::new(&loaded.model, codebooks, loaded.attention, self.model.kv_dtype, room)?;
+
+        let started = Instant::now();
+        let mut progress = Progress::of_prompt(ids.len());
+        let logits = session.prefill(ids, |done| {
+            progress.show(done);
+            interrupt::flow()
+        })?;
+        drop(progress);
+        let prefill = started.elapsed();
+
+        let started = Instant::now();
+        let mut text = String::new();
+        let generation = match logits {
+            None => Generation { ids: Vec::new(), stop: Stop::Interrupted, unread: None },
+            Some(logits) => {
+                let mut stream = loaded.tokenizer.stream();
+                let limits = Limits {
+                    max_new_tokens: self.sampling.max_new_tokens,
+                    max_context: longest,
+                    end_of_sequence: &loaded.end_of_sequence,
+                };
+                let mut show = |piece: &str| -> Result<()> {
+                    text.push_str(piece);
+                    if self.json { Ok(()) } else { print(piece) }
+                };
+                let generation = generate(&mut session, &mut sampler, logits, limits, |id| {
+                    if let Some(piece) = stream.push(id)? {
+                        show(&piece)?;
+                    }
+                    Ok(if interrupt::requested() {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    })
+                })?;
+                show(&stream.finish()?)?;
+                generation
+            }
+        };
+        Ok(self.report(loaded, &session, ids.len(), text, &generation, prefill, started.elapsed()))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what one run leaves to tell")]
+    fn report(
+        &self,
+        loaded: &Loaded,
+        session: &Session<'_>,
+        prompt_tokens: usize,
+        text: String,
+        generation: &Generation,
+        prefill: Duration,
+        decode: Duration,
+    ) -> Report {
+        let read: &ReadCount = session.read();
+        let per_second =
+            |count: usize, time: Duration| (count > 0).then(|| count as f64 / time.as_secs_f64());
+        let generated = generation.ids.len();
+        // After an interruption the session may hold a part of the prompt only.
+        let prompt_tokens = prompt_tokens.min(session.ids().len());
+        let steps = session.ids().len() - prompt_tokens;
+        Report {
+            text,
+            stop: generation.stop,
+            prompt_tokens,
+            generated_tokens: generated,
+            prefill_tokens_per_second: per_second(prompt_tokens, prefill),
+            decode_tokens_per_second: per_second(steps, decode),
+            attended_share: read.attended_share(),
+            kv_bytes_read_share: read.bytes_share(),
+            kv_bytes_read: read.bytes(),
+            kv_bytes_dense: read.dense_bytes,
+            estimate_bytes_read: read.estimate_bytes,
+            attention: loaded.attention.name(),
+            backend: loaded.model.kernels().name(),
+            kv_dtype: session.cache().dtype().to_string(),
+            threads: rayon::current_num_threads(),
+            model: loaded.name.clone(),
+        }
+    }
+}
+
+fn say_report(report: &Report) {
+    let speed = |speed: Option<f64>| speed.map_or("no".to_owned(), |speed| format!("{speed:.1}"));
+    say(&format!(
+        "prompt {} tokens, {} tokens/s; generated {} tokens, {} tokens/s; {} attention, {}, {} threads",
+        report.prompt_tokens,
+        speed(report.prefill_tokens_per_second),
+        report.generated_tokens,
+        speed(report.decode_tokens_per_second),
+        report.attention,
+        report.backend,
+        report.threads
+    ));
+    if let (Some(attended), Some(bytes)) = (report.attended_share, report.kv_bytes_read_share) {
+        let rest = if report.estimate_bytes_read > 0 { " and estimated the rest" } else { "" };
+        say(&format!(
+            "attended {:.1}% of the context{rest}; read {} of KV rows, codewords and sums, {:.1}% of what dense attention reads",
+            100.0 * attended,
+            human_bytes(report.kv_bytes_read as f64),
+            100.0 * bytes
+        ));
+    }
+    match report.stop {
+        Stop::Interrupted => say("interrupted"),
+        Stop::ContextFull => say("stopped: the context is as long as the model allows"),
+        Stop::EndOfSequence | Stop::Length => {}
+    }
+}

@@ -1,0 +1,4 @@
+//! Many sequences: requests in, events out.
+
+pub mod memory;
+pub mod sampling;

@@ -1,0 +1,3 @@
+//! What lies on disk, checked, and mapped in place.
+
+pub mod safetensors;

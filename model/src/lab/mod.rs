@@ -1,0 +1,3 @@
+//! What is run once per model.
+
+pub mod calibrate;
