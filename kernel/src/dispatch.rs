@@ -4,12 +4,12 @@ use crate::{
     arch,
     attention::{self, Causal, Partial},
     codebook::{self, BestCode, Codebook, Probes},
-    dtype::Dtype,
     elementwise::{self, Rotation},
     error::{Error, Result},
     estimate::{self, Part, Unattended},
     internals::Internals,
-    linear::{self, Inputs, Matrix, Precision},
+    linear::{self, Inputs, Layout, Matrix, Purpose, Vectors},
+    precision::Precision,
     rows::Runs,
     simd::Simd,
 };
@@ -82,10 +82,16 @@ pub trait Kernels: Send + Sync + Internals {
         out: &mut [f32],
     ) -> Result<()>;
 
-    /// Brings input vectors, `[n, cols]`, into the form that products with weights of `dtype` want.
-    fn prepare(&self, inputs: &[f32], cols: usize, dtype: Dtype, precision: Precision) -> Result<Inputs>;
+    /// Packs vectors as products with some weights want them. See [`crate::linear`].
+    fn prepare(&self, vectors: Vectors<'_>, purpose: Purpose, inputs: &mut Inputs) -> Result<()>;
 
-    /// `out[r][t] = weights[r] · inputs[t]`; `out` is `[rows, n]`. See [`crate::linear`].
+    /// The first half of [`prepare`](Self::prepare), for callers that pack on several threads: makes room for `count` vectors.
+    fn lay_out(&self, count: usize, purpose: Purpose, inputs: &mut Inputs) -> Result<Layout>;
+
+    /// The other half: packs the vectors of part `number` into that part of [`Inputs::values_mut`].
+    fn pack(&self, layout: &Layout, number: usize, vectors: Vectors<'_>, part: &mut [f32]) -> Result<()>;
+
+    /// `out[r][t] = weights[r] · inputs[t]`; `out` is `[rows, n]`.
     fn product(&self, weights: Matrix<'_>, inputs: &Inputs, out: &mut [f32]) -> Result<()>;
 
     /// RMSNorm of each vector of `x`, `[n, weight.len()]`, in place.
@@ -199,12 +205,21 @@ impl<S: Simd> Kernels for S {
         Ok(())
     }
 
-    fn prepare(&self, inputs: &[f32], cols: usize, dtype: Dtype, precision: Precision) -> Result<Inputs> {
-        linear::check_prepare(inputs, cols)?;
-        self.vectorize(
-            #[inline(always)]
-            || linear::prepare_for(*self, inputs, cols, dtype, precision),
-        )
+    fn prepare(&self, vectors: Vectors<'_>, purpose: Purpose, inputs: &mut Inputs) -> Result<()> {
+        let count = vectors.check(purpose.cols)?;
+        let layout = linear::lay_out::<S>(count, purpose, inputs)?;
+        linear::pack_all(*self, &layout, vectors, inputs);
+        Ok(())
+    }
+
+    fn lay_out(&self, count: usize, purpose: Purpose, inputs: &mut Inputs) -> Result<Layout> {
+        linear::lay_out::<S>(count, purpose, inputs)
+    }
+
+    fn pack(&self, layout: &Layout, number: usize, vectors: Vectors<'_>, part: &mut [f32]) -> Result<()> {
+        layout.check_part::<S>(number, &vectors, part)?;
+        linear::pack_part(*self, layout, vectors, part);
+        Ok(())
     }
 
     fn product(&self, weights: Matrix<'_>, inputs: &Inputs, out: &mut [f32]) -> Result<()> {

@@ -112,6 +112,18 @@ impl Aligned {
         Self { lines: vec![CacheLine([0.0; 16]); len.div_ceil(16)], len }
     }
 
+    /// The same, where the number is not known to be one that there is memory for.
+    pub(crate) fn try_resize(&mut self, len: usize) -> Result<()> {
+        let more = len.div_ceil(16).saturating_sub(self.lines.len());
+        let refuse = |error: std::collections::TryReserveError| Error::Memory {
+            bytes: len.saturating_mul(size_of::<f32>()),
+            reason: error.to_string(),
+        };
+        self.lines.try_reserve_exact(more).map_err(refuse)?;
+        self.resize(len);
+        Ok(())
+    }
+
     /// Makes it so many numbers, whatever they are.
     pub(crate) fn resize(&mut self, len: usize) {
         self.lines.resize(len.div_ceil(16), CacheLine([0.0; 16]));

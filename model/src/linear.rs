@@ -5,7 +5,7 @@ use crate::{
     files::safetensors::{MatrixHandle, Tensors},
     model::Model,
 };
-use a2ats_kernel::linear::{Precision, rows_per_task};
+use a2ats_kernel::linear::{Inputs, Purpose, Vectors, rows_per_task};
 use rayon::prelude::*;
 
 /// y = W·x + b
@@ -44,8 +44,9 @@ impl Linear {
         let rows = self.weight.rows();
         let n = inputs.len() / self.weight.cols();
         let weights = model.tensors.matrix(&self.weight);
-        let dtype = weights.elements().dtype();
-        let inputs = model.kernels.prepare(inputs, self.weight.cols(), dtype, Precision::Full)?;
+        let vectors = Vectors::Rows(inputs);
+        let mut inputs = Inputs::default();
+        model.kernels.prepare(vectors, Purpose::new(&weights, n), &mut inputs)?;
         let mut products = vec![0.0; rows * n];
         let part = rows_per_task(rows, n, rayon::current_num_threads());
         products.par_chunks_mut(part * n.max(1)).enumerate().try_for_each(|(number, out)| {

@@ -2,7 +2,7 @@
 
 use a2ats_kernel::{
     Dtype, Kernels, Result,
-    linear::{Matrix, Precision, rows_per_task},
+    linear::{Inputs, Matrix, Method, Precision, Purpose, Vectors, rows_per_task},
 };
 use a2ats_tests::{
     backends::on_every_backend,
@@ -29,16 +29,28 @@ fn absolute(x: &[f64]) -> Vec<f64> {
     x.iter().map(|x| x.abs()).collect()
 }
 
-/// Prepares inputs and multiplies, as callers do.
+const METHODS: [Method; 2] = [Method::Few, Method::Many];
+
+fn purpose(weights: &Matrix<'_>, precision: Precision, method: Method) -> Purpose {
+    Purpose { dtype: weights.elements().dtype(), cols: weights.cols(), precision, method }
+}
+
+/// Numbers that are in memory before others come.
+fn noise_of(len: usize) -> Vec<f32> {
+    Noise::new(1).vector(len, 1e30)
+}
+
+/// Prepares inputs, `[n, cols]`, and multiplies, as callers do.
 fn product(
     kernels: &dyn Kernels,
     weights: Matrix<'_>,
     inputs: &[f32],
-    precision: Precision,
+    (precision, method): (Precision, Method),
     out: &mut [f32],
 ) -> Result<()> {
-    let inputs = kernels.prepare(inputs, weights.cols(), weights.elements().dtype(), precision)?;
-    kernels.product(weights, &inputs, out)
+    let mut prepared = Inputs::default();
+    kernels.prepare(Vectors::Rows(inputs), purpose(&weights, precision, method), &mut prepared)?;
+    kernels.product(weights, &prepared, out)
 }
 
 fn check_product(dtype: Dtype, rows: usize, cols: usize, weights: &[f32], inputs: &[f32], offset: usize) {
@@ -49,10 +61,15 @@ fn check_product(dtype: Dtype, rows: usize, cols: usize, weights: &[f32], inputs
     let stored = Stored::new(dtype, weights, offset);
     let matrix = Matrix::new(stored.elements(), rows, cols).unwrap();
     on_every_backend(|kernels| {
-        for precision in [Precision::Full, Precision::Rounded] {
+        for (precision, method) in [Precision::Full, Precision::Rounded]
+            .into_iter()
+            .flat_map(|precision| METHODS.map(|method| (precision, method)))
+        {
             let mut got = Guarded::new(&vec![f32::NAN; rows * n], offset);
-            product(kernels, matrix, &Guarded::new(inputs, 15 - offset), precision, &mut got).unwrap();
-            let what = format!("{} {dtype} [{rows}, {cols}] x {n}, {precision:?}", kernels.name());
+            product(kernels, matrix, &Guarded::new(inputs, 15 - offset), (precision, method), &mut got)
+                .unwrap();
+            let what =
+                format!("{} {dtype} [{rows}, {cols}] x {n}, {precision:?}, {method:?}", kernels.name());
             let rounded = if precision == Precision::Rounded { input_rounding(kernels, dtype) } else { 0.0 };
             assert_close(&what, &got, &want, &magnitudes, tolerance(kernels, dtype, cols) + rounded);
         }
@@ -99,17 +116,19 @@ proptest! {
         let want = transposed(&matmul(&to_f64(&weights), rows, cols, &to_f64(&inputs), n), rows, n);
         let stored = Stored::new(dtype, &weights, 1);
         on_every_backend(|kernels| {
-            let mut got = vec![0.0; rows * n];
             let matrix = Matrix::new(stored.elements(), rows, cols).unwrap();
-            product(kernels, matrix, &inputs, Precision::Full, &mut got).unwrap();
-            assert_eq!(to_f64(&got), want, "{}", kernels.name());
+            for method in METHODS {
+                let mut got = vec![0.0; rows * n];
+                product(kernels, matrix, &inputs, (Precision::Full, method), &mut got).unwrap();
+                assert_eq!(to_f64(&got), want, "{} {method:?}", kernels.name());
+            }
         });
     }
 
     #[test]
     fn panels_of_64_rows_give_the_bits_of_the_whole(
         (rows, cols, n) in (row_counts(), lengths(), 1_usize..=9),
-        (dtype, seed) in (dtypes(), any::<u64>()),
+        (dtype, method, seed) in (dtypes(), select(METHODS.to_vec()), any::<u64>()),
     ) {
         let mut noise = Noise::new(seed);
         let stored = Stored::new(dtype, &noise.vector(rows * cols, 1.0), 0);
@@ -118,11 +137,78 @@ proptest! {
         let cut = 64 * noise.below(rows.div_ceil(64) + 1);
         on_every_backend(|kernels| {
             let (mut whole, mut parts) = (vec![0.0; rows * n], vec![0.0; rows * n]);
-            product(kernels, matrix, &inputs, Precision::Full, &mut whole).unwrap();
+            product(kernels, matrix, &inputs, (Precision::Full, method), &mut whole).unwrap();
             let (head, tail) = parts.split_at_mut(cut.min(rows) * n);
-            product(kernels, matrix.row_range(0..cut), &inputs, Precision::Full, head).unwrap();
-            product(kernels, matrix.row_range(cut..usize::MAX), &inputs, Precision::Full, tail).unwrap();
+            product(kernels, matrix.row_range(0..cut), &inputs, (Precision::Full, method), head).unwrap();
+            product(kernels, matrix.row_range(cut..usize::MAX), &inputs, (Precision::Full, method), tail).unwrap();
             assert_eq!(whole, parts, "{}", kernels.name());
+        });
+    }
+
+    #[test]
+    fn an_input_gives_the_same_bits_alone_and_among_others(
+        (rows, cols, n) in (row_counts(), lengths(), 1_usize..=60),
+        (dtype, method, seed) in (dtypes(), select(METHODS.to_vec()), any::<u64>()),
+    ) {
+        let mut noise = Noise::new(seed);
+        let stored = Stored::new(dtype, &noise.vector(rows * cols, 1.0), 0);
+        let inputs = noise.vector(n * cols, 1.0);
+        let matrix = Matrix::new(stored.elements(), rows, cols).unwrap();
+        let chosen = noise.below(n);
+        on_every_backend(|kernels| {
+            let (mut all, mut alone) = (vec![0.0; rows * n], vec![0.0; rows]);
+            product(kernels, matrix, &inputs, (Precision::Full, method), &mut all).unwrap();
+            let input = &inputs[chosen * cols..(chosen + 1) * cols];
+            product(kernels, matrix, input, (Precision::Full, method), &mut alone).unwrap();
+            let among: Vec<f32> = all.iter().skip(chosen).step_by(n).copied().collect();
+            assert_eq!(among, alone, "{}", kernels.name());
+        });
+    }
+
+    /// From rows at once, from columns at once, and part by part into memory that has been used before.
+    #[test]
+    fn inputs_are_the_same_however_they_are_packed(
+        (rows, cols, n) in (row_counts(), lengths(), 1_usize..=120),
+        (dtype, method, seed) in (dtypes(), select(METHODS.to_vec()), any::<u64>()),
+    ) {
+        let mut noise = Noise::new(seed);
+        let stored = Stored::new(dtype, &noise.vector(rows * cols, 1.0), 0);
+        let matrix = Matrix::new(stored.elements(), rows, cols).unwrap();
+        let inputs = noise.vector(n * cols, 1.0);
+        let (first, stride) = (noise.below(5), n + noise.below(9) + 4);
+        let mut columns = noise.vector(cols * stride, 1.0);
+        for (i, &x) in inputs.iter().enumerate() {
+            columns[i % cols * stride + first + i / cols] = x;
+        }
+        on_every_backend(|kernels| {
+            let mut whole = vec![0.0; rows * n];
+            product(kernels, matrix, &inputs, (Precision::Full, method), &mut whole).unwrap();
+            let purpose = purpose(&matrix, Precision::Full, method);
+            let mut prepared = Inputs::default();
+            for from_rows in [true, false] {
+                let other = noise_of(n * cols + 7 * cols);
+                kernels.prepare(Vectors::Rows(&other), purpose, &mut prepared).unwrap();
+                let layout = kernels.lay_out(n, purpose, &mut prepared).unwrap();
+                let of_part = layout.part_vectors();
+                for (number, part) in prepared.values_mut().chunks_mut(layout.part_len()).enumerate() {
+                    let start = number * of_part;
+                    let count = of_part.min(n - start);
+                    let vectors = if from_rows {
+                        Vectors::Rows(&inputs[start * cols..(start + count) * cols])
+                    } else {
+                        Vectors::Columns { values: &columns, stride, first: first + start, count }
+                    };
+                    kernels.pack(&layout, number, vectors, part).unwrap();
+                }
+                let mut got = vec![0.0; rows * n];
+                kernels.product(matrix, &prepared, &mut got).unwrap();
+                assert_eq!(got, whole, "{} from rows: {from_rows}", kernels.name());
+            }
+            let vectors = Vectors::Columns { values: &columns, stride, first, count: n };
+            kernels.prepare(vectors, purpose, &mut prepared).unwrap();
+            let mut got = vec![0.0; rows * n];
+            kernels.product(matrix, &prepared, &mut got).unwrap();
+            assert_eq!(got, whole, "{} from columns", kernels.name());
         });
     }
 
@@ -160,7 +246,7 @@ proptest! {
         let outputs = given(right[2], n * rows, outputs);
         on_every_backend(|kernels| {
             let mut out = Guarded::new(&vec![-1.0; outputs], 2);
-            let done = product(kernels, matrix, &inputs, Precision::Full, &mut out);
+            let done = product(kernels, matrix, &inputs, (Precision::Full, Method::for_inputs(n)), &mut out);
             assert_eq!(done.is_ok(), inputs.len() == n * cols && outputs == n * rows, "{done:?}");
             assert!(out.iter().all(|&x| x == if done.is_ok() { cols as f32 } else { -1.0 }));
         });

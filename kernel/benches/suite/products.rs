@@ -7,7 +7,7 @@ use super::{
 };
 use a2ats_kernel::{
     Dtype, Elements, Kernels,
-    linear::{Matrix, Precision, rows_per_task},
+    linear::{Inputs, Matrix, Precision, Purpose, Vectors, rows_per_task},
 };
 use a2ats_tests::{
     inputs::{Noise, Stored, rounded},
@@ -103,8 +103,11 @@ fn product(
     precision: Precision,
     out: &mut [f32],
 ) {
-    let inputs = kernels.prepare(inputs, weights.cols(), weights.elements().dtype(), precision);
-    let inputs = inputs.expect("shapes fit together");
+    let count = inputs.len() / weights.cols();
+    let purpose = Purpose { precision, ..Purpose::new(&weights, count) };
+    let vectors = Vectors::Rows(inputs);
+    let mut inputs = Inputs::default();
+    kernels.prepare(vectors, purpose, &mut inputs).expect("shapes fit together");
     let part = rows_per_task(weights.rows(), inputs.count(), rayon::current_num_threads());
     out.par_chunks_mut(part * inputs.count()).enumerate().for_each(|(number, out)| {
         let part = weights.row_range(number * part..(number + 1) * part);

@@ -91,7 +91,7 @@ pub(super) fn attend_rows<S: Simd, T: Element<S>>(
             out.reset(n, head_dim);
             let Scratch { packed, sums, weights: [weights, next_weights], tiles, .. } = scratch;
             packed.resize(n * packed_len::<S>(width));
-            pack_queries::<S, T>(s, queries.chunks_exact(head_dim), scale, packed);
+            pack_queries::<S, T>(s, queries, head_dim, scale, packed);
             sums.resize(n * width);
             sums.fill(0.0);
             weights.resize(n * BLOCK);

@@ -1,6 +1,6 @@
-//! A few inputs: every weight is read once, which is the whole cost.
+//! A few inputs: every weight is read once, which is the whole cost. More of them than a tile has go over each few rows tile by tile.
 
-use super::Inputs;
+use super::inputs::{Inputs, Layout};
 use crate::{
     element::Element,
     microkernel::{
@@ -14,21 +14,40 @@ use crate::{
 /// How far ahead a row is prefetched into L1, in bytes; into L2 the next tile of rows is.
 const NEAR: usize = 512;
 
+/// Rows that all tiles of inputs go over before the next ones: those of a tile of rows, which stay in L1 or L2 meanwhile.
+const ROWS: usize = 4;
+
 /// `elements` is `[rows, cols]`, `out` is `[rows, n]`.
 #[inline(always)]
 pub(super) fn product<S: Simd, T: Element<S>>(
     s: S,
     elements: &[T],
     inputs: &Inputs,
-    packed: &[f32],
+    layout: &Layout,
     out: &mut [f32],
 ) {
-    with_tile_width!(S::TILE_QUERIES, inputs.count, H => {
-        match (S::REGISTERS >= 32, H) {
-            (true, _) | (false, 1) => all_rows::<S, T, 4, H>(s, elements, (inputs.cols, packed), out),
-            (false, _) => all_rows::<S, T, 2, H>(s, elements, (inputs.cols, packed), out),
+    let (cols, count) = (layout.purpose.cols, layout.count);
+    for (elements, out) in elements.chunks(ROWS * cols).zip(out.chunks_mut(ROWS * count)) {
+        for (number, packed) in inputs.values().chunks(layout.part_len).enumerate() {
+            let first = number * layout.part_vectors;
+            with_tile_width!(S::TILE_QUERIES, layout.part_vectors.min(count - first), H => {
+                let out = Out { values: &mut *out, first, count };
+                match (S::REGISTERS >= 32, H) {
+                    (true, _) | (false, 1) => all_rows::<S, T, 4, H>(s, elements, (cols, packed), out),
+                    (false, _) => all_rows::<S, T, 2, H>(s, elements, (cols, packed), out),
+                }
+            });
         }
-    });
+    }
+}
+
+/// Where a tile's products go.
+struct Out<'a> {
+    /// `[rows, count]`
+    values: &'a mut [f32],
+    /// The tile's first input.
+    first: usize,
+    count: usize,
 }
 
 #[inline(always)]
@@ -36,18 +55,18 @@ fn all_rows<S: Simd, T: Element<S>, const R: usize, const H: usize>(
     s: S,
     elements: &[T],
     (cols, packed): (usize, &[f32]),
-    out: &mut [f32],
+    out: Out<'_>,
 ) {
-    for (rows, out) in elements.chunks(R * cols).zip(out.chunks_mut(R * H)) {
+    for (rows, values) in elements.chunks(R * cols).zip(out.values.chunks_mut(R * out.count)) {
         // Where there are not so many left the last is repeated, and what comes of the repetitions is left out.
         let mut tile = [&rows[rows.len() - cols..]; R];
         for (to, row) in tile.iter_mut().zip(rows.chunks_exact(cols)) {
             *to = row;
         }
         let products: [[f32; R]; H] = tile_products(s, tile, packed);
-        for (r, out) in out.chunks_exact_mut(H).enumerate() {
-            for h in 0..H {
-                out[h] = products[h][r];
+        for (r, values) in values.chunks_exact_mut(out.count).enumerate() {
+            for (value, products) in values[out.first..].iter_mut().zip(&products) {
+                *value = products[r];
             }
         }
     }

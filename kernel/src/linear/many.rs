@@ -1,6 +1,6 @@
 //! Many inputs: the matrix-matrix product of prefill.
 
-use super::Inputs;
+use super::inputs::{Inputs, Layout};
 use crate::{
     element::Element,
     memory::Aligned,
@@ -31,16 +31,16 @@ pub(super) fn product<S: Simd, T: Element<S>>(
     s: S,
     elements: &[T],
     inputs: &Inputs,
-    panels: &[f32],
+    layout: &Layout,
     out: &mut [f32],
 ) {
-    let cols = inputs.cols;
+    let (cols, panels) = (layout.purpose.cols, inputs.values());
     let is_stored_so = T::as_multiplied(elements).is_some();
     let mut wide = Aligned::zeros(if is_stored_so { 0 } else { ROWS * COLUMNS.min(cols) });
     let wide: &mut [T::Multiplied] = bytemuck::cast_slice_mut(&mut wide);
     for_each_piece(
         elements,
-        inputs,
+        layout,
         out,
         #[inline(always)]
         |elements, columns, out| {
@@ -54,7 +54,7 @@ pub(super) fn product<S: Simd, T: Element<S>>(
                 }
                 Piece { elements: &*wide, stride, rows, columns }
             };
-            all_panels(s, &piece, inputs, panels, out);
+            all_panels(s, &piece, layout, panels, out);
         },
     );
 }
@@ -63,13 +63,13 @@ pub(super) fn product<S: Simd, T: Element<S>>(
 #[inline(always)]
 fn for_each_piece<T>(
     elements: &[T],
-    inputs: &Inputs,
+    layout: &Layout,
     out: &mut [f32],
     mut multiply: impl FnMut(&[T], Range<usize>, &mut [f32]),
 ) {
-    let cols = inputs.cols;
+    let cols = layout.purpose.cols;
     for start in (0..cols).step_by(COLUMNS) {
-        for (elements, out) in elements.chunks(ROWS * cols).zip(out.chunks_mut(ROWS * inputs.count)) {
+        for (elements, out) in elements.chunks(ROWS * cols).zip(out.chunks_mut(ROWS * layout.count)) {
             multiply(elements, start..cols.min(start + COLUMNS), out);
         }
     }
@@ -80,12 +80,12 @@ fn for_each_piece<T>(
 fn all_panels<S: Simd, T: Row<S>>(
     s: S,
     piece: &Piece<'_, T>,
-    inputs: &Inputs,
+    layout: &Layout,
     panels: &[f32],
     out: &mut [f32],
 ) {
-    let steps = inputs.steps;
-    let pairs = inputs.cols.div_ceil(2);
+    let steps = layout.steps;
+    let pairs = layout.purpose.cols.div_ceil(2);
     let lanes = panel_lanes::<S>();
     let (start, end) = (piece.columns.start / 2, piece.columns.end.div_ceil(2));
     for (number, panel) in panels.chunks(pairs * steps * lanes).enumerate() {
@@ -94,7 +94,7 @@ fn all_panels<S: Simd, T: Row<S>>(
             values: &panel[start * width..end * width],
             steps,
             first: number * lanes,
-            count: inputs.count,
+            count: layout.count,
         };
         match (S::REGISTERS >= 32, width / steps / S::LANES) {
             (true, 1) => all_rows::<S, T, 8, 1>(s, piece, &panel, out),

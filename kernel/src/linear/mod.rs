@@ -8,30 +8,32 @@
 //! | inputs, prepared once for all the weights that go over them | `[n, cols]` | f32 |
 //! | output | `[rows, n]`: so that work splits over rows into contiguous parts | f32 |
 //!
-//! Sums are f32, in an order that depends on the backend, on `cols` and on whether there are more than a few inputs.
+//! Sums are f32, in an order that depends on the backend, on `cols` and on the [`Method`], and on nothing else: an input's products
+//! are the same alone and among others.
 //! Relative error below 1e-6·√cols of Σ|w·x|; the BF16 instructions see inputs as [`Precision`] says.
 //!
-//! Up to five inputs (four on some backends) every weight is read once, which is the whole cost, and each tile of
-//! rows goes over all of them. For more, a lane is an input and weights are taken one by one (`microkernel/broadcast.rs`). Callers
+//! With few inputs every weight is read once, which is the whole cost, and each tile of rows goes over tiles of up to five of them
+//! (four on some backends). With many, a lane is an input and weights are taken one by one (`microkernel/broadcast.rs`). Callers
 //! spread a product over threads by ranges of [`rows_per_task`] rows ([`Matrix::row_range`]); no number depends on how many,
 //! as long as they are a multiple of 64.
 
 mod few;
 mod inputs;
 mod many;
+mod vectors;
 
 pub use crate::precision::Precision;
-pub use inputs::Inputs;
-use inputs::Values;
-pub(crate) use inputs::prepare;
+use inputs::backend_for;
+pub use inputs::{Inputs, Layout, Method, Purpose};
+pub(crate) use inputs::{lay_out, pack_all, pack_part};
+pub use vectors::Vectors;
 
 use crate::{
-    dtype::{Dtype, Elements},
+    dtype::Elements,
     element::{Element, Stored},
     error::{Error, Result, expect_len},
     simd::Simd,
 };
-use half::f16;
 use std::ops::Range;
 
 /// A borrowed weight matrix, row-major.
@@ -93,48 +95,29 @@ pub fn rows_per_task(rows: usize, inputs: usize, threads: usize) -> usize {
     even.next_multiple_of(SHORT).clamp(SHORT, LONG)
 }
 
-/// Checks the shape of inputs to prepare.
-pub(crate) fn check_prepare(inputs: &[f32], cols: usize) -> Result<()> {
-    expect_len("inputs", inputs.len(), inputs.len().checked_div(cols).unwrap_or(0) * cols)
-}
-
-/// Inputs for weights of a storage type.
-#[inline(always)]
-pub(crate) fn prepare_for<S: Simd>(
-    s: S,
-    inputs: &[f32],
-    cols: usize,
-    dtype: Dtype,
-    precision: Precision,
-) -> Result<Inputs> {
-    match dtype {
-        Dtype::F32 => prepare::<S::Plain, f32>(s.plain(), inputs, cols, dtype, precision),
-        Dtype::F16 => prepare::<S::Plain, f16>(s.plain(), inputs, cols, dtype, precision),
-        Dtype::Bf16 => prepare::<S, S::Bf16>(s, inputs, cols, dtype, precision),
-    }
-}
-
 pub(crate) fn check_product<S: Simd>(weights: &Matrix<'_>, inputs: &Inputs, out: &[f32]) -> Result<()> {
-    let name = if weights.elements.dtype() == Dtype::Bf16 { S::NAME } else { <S::Plain as Simd>::NAME };
-    if (inputs.backend, inputs.dtype) != (name, weights.elements.dtype()) {
+    let dtype = weights.elements.dtype();
+    let (made_for, by, cols) =
+        inputs.layout().map_or((dtype, "", 0), |of| (of.purpose.dtype, of.backend, of.purpose.cols));
+    if (by, made_for) != (backend_for::<S>(dtype), dtype) {
         return Err(Error::Unsupported {
             what: "prepared inputs",
-            got: format!("made by {} for {} weights", inputs.backend, inputs.dtype),
+            got: format!("made by {by:?} for {made_for} weights"),
             supported: "inputs made by the same backend for the weights' storage type",
         });
     }
-    expect_len("inputs' dimension", inputs.cols, weights.cols)?;
-    expect_len("output", out.len(), weights.rows * inputs.count)
+    expect_len("inputs' dimension", cols, weights.cols)?;
+    expect_len("output", out.len(), weights.rows * inputs.count())
 }
 
 /// See the module's docs; `out` is `[rows, n]`.
 #[inline(always)]
 pub(crate) fn product<S: Simd>(s: S, weights: Matrix<'_>, inputs: &Inputs, out: &mut [f32]) {
-    if inputs.cols == 0 {
+    if weights.cols == 0 {
         out.fill(0.0);
         return;
     }
-    if inputs.count == 0 || weights.rows == 0 {
+    if inputs.count() == 0 || weights.rows == 0 {
         return;
     }
     match weights.elements {
@@ -148,9 +131,12 @@ pub(crate) fn product<S: Simd>(s: S, weights: Matrix<'_>, inputs: &Inputs, out: 
 fn product_typed<S: Simd, T: Element<S>>(s: S, elements: &[T], inputs: &Inputs, out: &mut [f32]) {
     s.vectorize(
         #[inline(always)]
-        || match &inputs.values {
-            Values::Few(packed) => few::product(s, elements, inputs, packed, out),
-            Values::Many(panels) => many::product(s, elements, inputs, panels, out),
+        || match inputs.layout() {
+            Some(layout) if layout.purpose.method == Method::Few => {
+                few::product(s, elements, inputs, layout, out);
+            }
+            Some(layout) => many::product(s, elements, inputs, layout, out),
+            None => {}
         },
     );
 }

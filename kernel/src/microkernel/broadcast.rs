@@ -55,21 +55,44 @@ pub(crate) fn panels_len<S: Simd>(count: usize, len: usize, steps: usize) -> usi
 /// registers as it needs. `steps` of each pair are kept, 1 or 2.
 #[inline(always)]
 pub(crate) fn pack<S: Simd, T: Row<S>>(s: S, vectors: &[f32], len: usize, steps: usize, packed: &mut [f32]) {
-    let pairs = len.div_ceil(2);
-    let panels = packed.chunks_mut(pairs * steps * panel_lanes::<S>());
+    let panels = packed.chunks_mut(len.div_ceil(2) * steps * panel_lanes::<S>());
     for (panel, vectors) in panels.zip(vectors.chunks(panel_lanes::<S>() * len)) {
-        let width = panel.len() / pairs;
-        for (register, vectors) in vectors.chunks(S::LANES * len).enumerate() {
-            for (pair, to) in panel.chunks_exact_mut(width).enumerate() {
-                let (mut first, mut second) = ([0.0; MAX_LANES], [0.0; MAX_LANES]);
-                for ((vector, first), second) in vectors.chunks_exact(len).zip(&mut first).zip(&mut second) {
-                    *first = vector[2 * pair];
-                    *second = vector.get(2 * pair + 1).copied().unwrap_or(0.0);
+        pack_panel::<S, T>(
+            s,
+            len,
+            steps,
+            panel,
+            #[inline(always)]
+            |element, first, to| {
+                for (vector, to) in vectors.chunks_exact(len).skip(first).zip(to) {
+                    *to = vector[element];
                 }
-                let steps_of_pair = T::pack_query(s, [s.load(&first), s.load(&second)]);
-                for (to, step) in to.chunks_exact_mut(width / steps).zip(steps_of_pair) {
-                    s.store(step, &mut to[register * S::LANES..]);
-                }
+            },
+        );
+    }
+}
+
+/// Packs one panel. `read` puts an element of the panel's vectors, from the given one on, into a slice, which has zeros where there
+/// are no more.
+#[inline(always)]
+pub(crate) fn pack_panel<S: Simd, T: Row<S>>(
+    s: S,
+    len: usize,
+    steps: usize,
+    panel: &mut [f32],
+    read: impl Fn(usize, usize, &mut [f32]),
+) {
+    let width = panel.len() / len.div_ceil(2).max(1);
+    for register in 0..width / steps / S::LANES {
+        let first = register * S::LANES;
+        for (pair, to) in panel.chunks_exact_mut(width).enumerate() {
+            let mut pairs = [[0.0; MAX_LANES]; 2];
+            for (element, lanes) in (2 * pair..len).zip(&mut pairs) {
+                read(element, first, &mut lanes[..S::LANES]);
+            }
+            let steps_of_pair = T::pack_query(s, [s.load(&pairs[0]), s.load(&pairs[1])]);
+            for (to, step) in to.chunks_exact_mut(width / steps).zip(steps_of_pair) {
+                s.store(step, &mut to[first..]);
             }
         }
     }

@@ -20,30 +20,55 @@ pub(crate) const fn packed_len<S: Simd>(len: usize) -> usize {
 /// Packs queries, tile by tile. `queries` is `[n, len]`, `packed` has [`packed_len`] elements for each;
 /// what lies beyond a query becomes 0.
 #[inline(always)]
-pub(crate) fn pack_queries<'q, S: Simd, T: Element<S>>(
+pub(crate) fn pack_queries<S: Simd, T: Element<S>>(
     s: S,
-    queries: impl ExactSizeIterator<Item = &'q [f32]>,
+    queries: &[f32],
+    len: usize,
     scale: f32,
     packed: &mut [f32],
 ) {
-    let count = queries.len();
+    let count = queries.len().checked_div(len).unwrap_or(0);
     let stride = packed.len() / count.max(1);
-    let block = 2 * S::LANES;
-    let mut queries = queries;
     for (first, tile) in query_tiles(count, S::TILE_QUERIES) {
         let packed = &mut packed[first * stride..(first + tile) * stride];
-        for (h, query) in queries.by_ref().take(tile).enumerate() {
-            for (b, to) in packed.chunks_exact_mut(tile * block).enumerate() {
-                let from = query.get(b * block..).unwrap_or_default();
-                prepare_block::<S, T>(s, from, scale, &mut to[h * block..][..block]);
-            }
+        pack_tile::<S, T>(
+            s,
+            tile,
+            #[inline(always)]
+            |query, start, to| {
+                let from = queries[(first + query) * len..][..len].get(start..).unwrap_or_default();
+                let (some, rest) = to.split_at_mut(from.len().min(to.len()));
+                some.copy_from_slice(&from[..some.len()]);
+                rest.fill(0.0);
+            },
+            scale,
+            packed,
+        );
+    }
+}
+
+/// Packs one tile of `tile` queries. `read` puts the elements of a query from some place on into a slice, and zeros behind its end.
+#[inline(always)]
+pub(crate) fn pack_tile<S: Simd, T: Element<S>>(
+    s: S,
+    tile: usize,
+    read: impl Fn(usize, usize, &mut [f32]),
+    scale: f32,
+    packed: &mut [f32],
+) {
+    let block = 2 * S::LANES;
+    let mut from = [0.0; 2 * MAX_LANES];
+    for (b, to) in packed.chunks_exact_mut((tile * block).max(1)).enumerate() {
+        for (h, to) in to.chunks_exact_mut(block).enumerate() {
+            read(h, b * block, &mut from[..block]);
+            prepare_block::<S, T>(s, &from, scale, to);
         }
     }
 }
 
-/// A block of a query, of which `from` begins with the elements, if there are any left.
+/// A block of a query.
 #[inline(always)]
-fn prepare_block<S: Simd, T: Element<S>>(s: S, from: &[f32], scale: f32, to: &mut [f32]) {
+fn prepare_block<S: Simd, T: Element<S>>(s: S, from: &[f32; 2 * MAX_LANES], scale: f32, to: &mut [f32]) {
     let mut arranged = [0.0; 2 * MAX_LANES];
     for (i, &x) in from.iter().take(2 * S::LANES).enumerate() {
         arranged[T::register_place(i)] = x * scale;

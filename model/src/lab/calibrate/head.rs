@@ -16,7 +16,7 @@ use crate::{
 use a2ats_kernel::{
     Codebook, Dtype, Elements, Kernels,
     clustering::{self, Clusterer, Clustering, Points},
-    linear::{Matrix, Precision},
+    linear::{Inputs, Matrix, Purpose, Vectors},
 };
 use rayon::prelude::*;
 use std::{collections::BTreeMap, ops::ControlFlow};
@@ -128,9 +128,10 @@ fn to_factor_space(kernels: &dyn Kernels, keys: &[f32], factor: &[f32], d: usize
     let pieces = images.par_chunks_mut(PIECE * d).zip(keys.par_chunks(PIECE * d));
     pieces.try_for_each(|(images, keys)| {
         let count = keys.len() / d;
-        let inputs = kernels.prepare(keys, d, Dtype::F32, Precision::Full)?;
-        let mut products = vec![0.0; keys.len()];
-        kernels.product(Matrix::new(Elements::F32(&columns), d, d)?, &inputs, &mut products)?;
+        let matrix = Matrix::new(Elements::F32(&columns), d, d)?;
+        let (mut inputs, mut products) = (Inputs::default(), vec![0.0; keys.len()]);
+        kernels.prepare(Vectors::Rows(keys), Purpose::new(&matrix, count), &mut inputs)?;
+        kernels.product(matrix, &inputs, &mut products)?;
         images.copy_from_slice(&transpose(&products, d, count));
         Ok::<_, Error>(())
     })?;

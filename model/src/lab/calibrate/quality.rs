@@ -6,8 +6,8 @@
 
 use crate::{error::Result, layer::encode};
 use a2ats_kernel::{
-    Codebook, Dtype, Elements, Kernels,
-    linear::{Matrix, Precision, rows_per_task},
+    Codebook, Elements, Kernels,
+    linear::{Inputs, Matrix, Purpose, Vectors, rows_per_task},
 };
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -72,8 +72,9 @@ pub(super) fn measure(
 /// Scores of `queries` with `rows`, both `[n, d]`: `[queries, rows]`.
 fn scores(kernels: &dyn Kernels, queries: &[f32], rows: &[f32], d: usize) -> Result<Vec<f32>> {
     let (count, of_rows) = (queries.len() / d, rows.len() / d);
-    let inputs = kernels.prepare(rows, d, Dtype::F32, Precision::Full)?;
     let matrix = Matrix::new(Elements::F32(queries), count, d)?;
+    let mut inputs = Inputs::default();
+    kernels.prepare(Vectors::Rows(rows), Purpose::new(&matrix, of_rows), &mut inputs)?;
     let part = rows_per_task(count, of_rows, rayon::current_num_threads());
     let mut scores = vec![0.0; count * of_rows];
     scores.par_chunks_mut(part * of_rows).enumerate().try_for_each(|(number, scores)| {

@@ -12,9 +12,9 @@ use crate::{
     model::Model,
 };
 use a2ats_kernel::{
-    Dtype, Elements,
+    Elements,
     elementwise::Rotation,
-    linear::{Matrix, Precision},
+    linear::{Inputs, Matrix, Purpose, Vectors},
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -69,9 +69,10 @@ impl Recorder<'_> {
         }
         let columns = transpose(queries, count, d);
         let kernels = self.model.kernels;
-        let inputs = kernels.prepare(&columns, count, Dtype::F32, Precision::Full)?;
-        let mut products = vec![0.0; d * d];
-        kernels.product(Matrix::new(Elements::F32(&columns), d, count)?, &inputs, &mut products)?;
+        let matrix = Matrix::new(Elements::F32(&columns), d, count)?;
+        let (mut inputs, mut products) = (Inputs::default(), vec![0.0; d * d]);
+        kernels.prepare(Vectors::Rows(&columns), Purpose::new(&matrix, d), &mut inputs)?;
+        kernels.product(matrix, &inputs, &mut products)?;
         moments::add(moment, &products);
         Ok(())
     }
