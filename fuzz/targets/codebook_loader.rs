@@ -5,7 +5,7 @@
 use a2ats_kernel::{Codebook, Dtype, Kernels, available};
 use a2ats_model::{
     Codebooks, Model,
-    codebooks::{FORMAT, FORMAT_VERSION, fingerprint},
+    codebooks::{FORMAT, FORMAT_VERSION},
     families,
     files::safetensors::Tensors,
 };
@@ -282,7 +282,7 @@ fn metadata(file: &File) -> Map<String, Value> {
             "head_dim": HEAD_DIM.to_string(),
             "rope_theta": "10000",
             "rope_scaling": "none",
-            "model_fingerprint": fingerprint(model()),
+            "model_identity": model().identity().as_str(),
             "calibration": "{}",
         });
         metadata.extend(native.as_object().cloned().unwrap_or_default());
@@ -398,7 +398,7 @@ fuzz_target!(|case: Case| {
     // Written through the open file: truncating it first, as fs::write does, makes some file systems wait for the disk.
     let mut file = tempfile::NamedTempFile::new().expect("a folder for temporary files");
     file.write_all(&bytes).expect("room for a temporary file");
-    match Codebooks::open(file.path(), model(), dtype) {
+    match Codebooks::open(file.path(), model().owner(), dtype) {
         Ok(books) => use_codebooks(&books, codewords.as_deref(), seed),
         Err(error) => {
             let message = error.to_string();

@@ -129,4 +129,13 @@ impl<'a> Elements<'a> {
             Self::Bf16(x) => x.iter().map(|x| x.to_f32()).collect(),
         }
     }
+
+    /// Widens elements to f32 into memory that is there, as many as both have.
+    pub fn widen(&self, to: &mut [f32]) {
+        match self {
+            Self::F32(x) => to.iter_mut().zip(*x).for_each(|(to, x)| *to = *x),
+            Self::F16(x) => to.iter_mut().zip(*x).for_each(|(to, x)| *to = x.to_f32()),
+            Self::Bf16(x) => to.iter_mut().zip(*x).for_each(|(to, x)| *to = x.to_f32()),
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The codebooks of a model: one safetensors file, made once per model by calibration.
 //!
-//! # The native format, version 1
+//! # The native format, version 2
 //!
 //! | tensor | shape | dtype | what |
 //! |---|---|---|---|
@@ -12,11 +12,11 @@
 //! | key | what |
 //! |---|---|
 //! | `format` | `a2ats-codebooks` |
-//! | `format_version` | `1` |
+//! | `format_version` | `2` |
 //! | `layers`, `kv_heads`, `head_dim` | the model's shape; must match |
 //! | `rope_theta` | a number; must match |
 //! | `rope_scaling` | `none`, `linear FACTOR`, or `llama3 FACTOR LOW HIGH ORIGINAL_POSITIONS`; must match |
-//! | `model_fingerprint` | [`fingerprint`] of the model; must match |
+//! | `model_identity` | the model's [`Identity`]; must match |
 //! | `relative_position` | the fixed position that queries are rotated to for scoring, 2048 as a rule |
 //! | `calibration` | JSON, free: how the file was made |
 //!
@@ -35,8 +35,7 @@ pub mod write;
 
 use crate::{
     error::{Error, Result},
-    files::safetensors::Tensors,
-    model::Model,
+    files::{identity::Identity, safetensors::Tensors},
     rope::RopeScaling,
     spec::Spec,
 };
@@ -51,7 +50,10 @@ use std::{
 pub const FORMAT: &str = "a2ats-codebooks";
 
 /// The value of `format_version` that this program reads.
-pub const FORMAT_VERSION: &str = "1";
+pub const FORMAT_VERSION: &str = "2";
+
+/// The key of the model's identity.
+const IDENTITY: &str = "model_identity";
 
 /// Where queries are rotated to for scoring if a file does not say (paper, section 4).
 pub const DEFAULT_RELATIVE_POSITION: usize = 2048;
@@ -68,16 +70,13 @@ pub struct Codebooks {
     books: Vec<Vec<Codebook>>,
 }
 
-/// What tells one model's weights from another's of the same shape: 64-bit FNV-1a over the first 64 KiB of layer 0's
-/// key projection as stored, in hexadecimal.
-pub fn fingerprint(model: &Model) -> String {
-    fnv_1a(model.key_projection_bytes(64 << 10).iter().copied())
-}
-
-/// 64-bit FNV-1a in hexadecimal.
-pub(crate) fn fnv_1a(bytes: impl Iterator<Item = u8>) -> String {
-    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    format!("{:016x}", bytes.fold(0xcbf2_9ce4_8422_2325, step))
+/// The model that codebooks are for.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'m> {
+    /// Its shape.
+    pub spec: &'m Spec,
+    /// What tells it from others of that shape.
+    pub identity: &'m Identity,
 }
 
 impl Codebooks {
@@ -85,32 +84,32 @@ impl Codebooks {
     ///
     /// # Errors
     /// If the file is unreadable, damaged, of another version, or made for another model.
-    pub fn open(path: &Path, model: &Model, dtype: Dtype) -> Result<Self> {
-        Self::from_tensors(Tensors::open(path)?, model, dtype)
+    pub fn open(path: &Path, owner: Owner<'_>, dtype: Dtype) -> Result<Self> {
+        Self::from_tensors(Tensors::open(path)?, owner, dtype)
     }
 
     /// Takes codebooks from an open file; see [`Codebooks::open`].
     ///
     /// # Errors
     /// As [`Codebooks::open`].
-    pub fn from_tensors(mut tensors: Tensors, model: &Model, dtype: Dtype) -> Result<Self> {
+    pub fn from_tensors(tensors: Tensors, owner: Owner<'_>, dtype: Dtype) -> Result<Self> {
         let label = tensors.label().to_owned();
         let metadata = tensors.metadata().clone();
         let native = metadata.get("format").is_some_and(|format| format == FORMAT);
         if native {
-            check_native(&label, &metadata, model)?;
+            check_native(&label, &metadata, owner)?;
         } else if !tensors.contains("layers.0.codebook") {
             let problem = "is not a codebook file: neither the native format nor layers.0.codebook";
             return Err(Error::file(&label, problem, REMEDY));
         }
-        check_layers(&tensors, &label, &model.spec, native)?;
+        check_layers(&tensors, &label, owner.spec, native)?;
         let read = if native { read_native } else { read_reference };
-        let books = (0..model.spec.num_hidden_layers)
+        let books = (0..owner.spec.num_hidden_layers)
             .map(|layer| {
-                let parts = read(&mut tensors, &model.spec, layer)?;
+                let parts = read(&tensors, owner.spec, layer)?;
                 let heads = parts.into_par_iter().enumerate();
                 let book = |(head, (codewords, cholesky)): (usize, (Vec<f32>, Vec<f32>))| {
-                    Codebook::new(&codewords, &cholesky, model.spec.head_dim, dtype).map_err(|error| {
+                    Codebook::new(&codewords, &cholesky, owner.spec.head_dim, dtype).map_err(|error| {
                         Error::file(&label, format!("layer {layer}, kv head {head}: {error}"), REMEDY)
                     })
                 };
@@ -190,44 +189,48 @@ pub fn rope_scaling_name(spec: &Spec) -> String {
 }
 
 /// The facts about a model that its codebooks must state.
-fn model_facts(model: &Model) -> [(&'static str, String); 5] {
-    let spec = &model.spec;
+fn facts(owner: Owner<'_>) -> [(&'static str, String); 5] {
+    let spec = owner.spec;
     [
         ("layers", spec.num_hidden_layers.to_string()),
         ("kv_heads", spec.num_key_value_heads.to_string()),
         ("head_dim", spec.head_dim.to_string()),
         ("rope_scaling", rope_scaling_name(spec)),
-        ("model_fingerprint", fingerprint(model)),
+        (IDENTITY, owner.identity.as_str().to_owned()),
     ]
 }
 
 /// The metadata of a file in the native format.
 pub(crate) fn native_metadata(
-    model: &Model,
+    owner: Owner<'_>,
     relative_position: usize,
     calibration: String,
 ) -> BTreeMap<String, String> {
-    let facts = [
+    let stated = [
         ("format", FORMAT.to_owned()),
         ("format_version", FORMAT_VERSION.to_owned()),
-        ("rope_theta", model.spec.rope_theta.to_string()),
+        ("rope_theta", owner.spec.rope_theta.to_string()),
         ("relative_position", relative_position.to_string()),
         ("calibration", calibration),
     ];
-    facts.into_iter().chain(model_facts(model)).map(|(key, value)| (key.to_owned(), value)).collect()
+    stated.into_iter().chain(facts(owner)).map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-fn check_native(label: &Path, metadata: &HashMap<String, String>, model: &Model) -> Result<()> {
-    let spec = &model.spec;
+fn check_native(label: &Path, metadata: &HashMap<String, String>, owner: Owner<'_>) -> Result<()> {
+    let spec = owner.spec;
     let stated = |key: &str| metadata.get(key).map(String::as_str);
     if stated("format_version") != Some(FORMAT_VERSION) {
         let version = shown(stated("format_version"));
         let problem = format!("has format version {version}, this program reads {FORMAT_VERSION}");
         return Err(Error::file(label, problem, "use the program's version that made it, or make it again"));
     }
-    for (key, want) in model_facts(model) {
+    for (key, want) in facts(owner) {
         let got = stated(key);
-        if got != Some(&want) {
+        let is_right = match key {
+            IDENTITY => got.is_some_and(|got| owner.identity.accepts(got)),
+            _ => got == Some(&want),
+        };
+        if !is_right {
             let got = shown(got);
             let problem = format!("was made for another model: its {key} is {got}, the model's is {want}");
             return Err(Error::file(label, problem, REMEDY));
@@ -287,23 +290,24 @@ fn table_shape(tensors: &Tensors, name: &str, spec: &Spec) -> Result<[usize; 3]>
 /// Codewords in key space and Cholesky factor of each kv head.
 type HeadParts = Vec<(Vec<f32>, Vec<f32>)>;
 
-fn read_native(tensors: &mut Tensors, spec: &Spec, layer: usize) -> Result<HeadParts> {
+fn read_native(tensors: &Tensors, spec: &Spec, layer: usize) -> Result<HeadParts> {
     let name = format!("layers.{layer}.codewords");
     let shape = table_shape(tensors, &name, spec)?;
-    let codewords = tensors.elements(&name, &shape)?.to_f32();
+    let codewords = tensors.stored(&name, &shape)?.elements().to_f32();
     let d = spec.head_dim;
-    let factors = tensors.elements(&format!("layers.{layer}.cholesky"), &[shape[0], d, d])?.to_f32();
+    let factors = tensors.stored(&format!("layers.{layer}.cholesky"), &[shape[0], d, d])?.elements().to_f32();
     let heads = codewords.chunks_exact(shape[1] * d).zip(factors.chunks_exact(d * d));
     Ok(heads.map(|(codewords, factor)| (codewords.to_vec(), factor.to_vec())).collect())
 }
 
-fn read_reference(tensors: &mut Tensors, spec: &Spec, layer: usize) -> Result<HeadParts> {
+fn read_reference(tensors: &Tensors, spec: &Spec, layer: usize) -> Result<HeadParts> {
     let name = format!("layers.{layer}.codebook");
     let shape = table_shape(tensors, &name, spec)?;
     let d = spec.head_dim;
-    let centroids = tensors.elements(&name, &shape)?.to_f32();
-    let factors = tensors.elements(&format!("layers.{layer}.cholesky"), &[shape[0], d, d])?.to_f32();
-    let inverses = tensors.elements(&format!("layers.{layer}.inv_cholesky"), &[shape[0], d, d])?.to_f32();
+    let centroids = tensors.stored(&name, &shape)?.elements().to_f32();
+    let factors = tensors.stored(&format!("layers.{layer}.cholesky"), &[shape[0], d, d])?.elements().to_f32();
+    let inverses =
+        tensors.stored(&format!("layers.{layer}.inv_cholesky"), &[shape[0], d, d])?.elements().to_f32();
     let heads = centroids.par_chunks_exact(shape[1] * d).zip(inverses.par_chunks_exact(d * d));
     let codewords: Vec<Vec<f32>> =
         heads.map(|(centroids, inverse)| to_key_space(centroids, inverse, d)).collect();

@@ -48,7 +48,7 @@ pub fn model(kernels: &'static dyn Kernels) -> Result<Model> {
 /// None but those of a damaged program.
 pub fn codebooks(model: &Model, dtype: Dtype) -> Result<Codebooks> {
     let (bytes, file) = embed!("codebooks.safetensors");
-    Codebooks::from_tensors(Tensors::embedded(bytes, file)?, model, dtype)
+    Codebooks::from_tensors(Tensors::embedded(bytes, file)?, model.owner(), dtype)
 }
 
 /// The demo model's tokenizer.

@@ -1,28 +1,30 @@
 //! Llamas from Hugging Face folders on a CPU, with dense prefill and retrieval-based sparse decoding.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
-pub mod cache;
+mod attention;
+mod batch;
+mod block;
 pub mod codebooks;
 pub mod demo;
 pub mod engine;
 mod error;
 pub mod families;
 pub mod files;
-pub mod generate;
 pub mod lab;
-mod layer;
 mod linear;
 mod model;
+mod observer;
 pub mod rope;
-pub mod session;
+pub mod sequence;
 pub mod spec;
-pub mod step;
 pub mod text;
+pub mod weight;
 
-pub use cache::Attention;
+pub use attention::PREFILL_CHUNK;
+pub use batch::{Batch, Chunk, Wanted, Workspace};
 pub use codebooks::Codebooks;
 pub use error::{Error, Result};
-pub use layer::Observer;
 pub use model::Model;
-pub use session::Session;
+pub use observer::Observer;
+pub use sequence::{Attention, Sequence};
 pub use spec::Spec;

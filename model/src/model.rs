@@ -1,36 +1,31 @@
-//! A Llama: its weights in place, and the pass of some tokens through all layers.
+//! A Llama: its weights in place, and one forward pass of a batch through all layers.
 
 use crate::{
-    cache::Cache,
-    codebooks::Codebooks,
+    attention::{Context, PREFILL_CHUNK, no_number},
+    batch::{Batch, Chunk, Wanted, Workspace},
+    block::{Block, sized},
+    codebooks::Owner,
     error::{Error, Result},
     families,
-    files::safetensors::{MatrixHandle, Tensors},
-    layer::{Layer, Observer, Pass},
-    linear::Linear,
+    files::{identity::Identity, safetensors::Tensors},
+    linear::{Linear, Packed, multiply, transpose_into},
+    observer::Observer,
+    sequence::Sequence,
     spec::Spec,
-    step::{ReadCount, Scratch},
+    weight::Weight,
 };
-use a2ats_kernel::{Kernels, elementwise::Rotation};
+use a2ats_kernel::{Kernels, linear::Method};
 use std::{ops::ControlFlow, path::Path};
-
-/// How tokens pass through a model.
-#[derive(Clone, Copy)]
-pub(crate) struct Manner<'a> {
-    pub(crate) codebooks: Option<&'a Codebooks>,
-    pub(crate) observer: Option<&'a dyn Observer>,
-    /// Attend as the cache's attention says; otherwise densely, as prefill does. A decode step is one token.
-    pub(crate) decode: bool,
-}
 
 /// A loaded model. Weights stay in their files' mappings; only vectors (norms, biases) are copied.
 #[derive(Debug)]
 pub struct Model {
     pub(crate) spec: Spec,
     pub(crate) kernels: &'static dyn Kernels,
-    pub(crate) tensors: Tensors,
-    pub(crate) layers: Vec<Layer>,
-    embedding: MatrixHandle,
+    tensors: Tensors,
+    identity: Identity,
+    pub(crate) blocks: Vec<Block>,
+    embedding: Weight,
     final_norm: Vec<f32>,
     output: Linear,
     pub(crate) frequencies: Vec<f64>,
@@ -49,20 +44,20 @@ impl Model {
     ///
     /// # Errors
     /// If a tensor is missing or does not have the shape that the configuration says.
-    pub fn from_parts(spec: Spec, mut tensors: Tensors, kernels: &'static dyn Kernels) -> Result<Self> {
+    pub fn from_parts(spec: Spec, tensors: Tensors, kernels: &'static dyn Kernels) -> Result<Self> {
         let hidden = spec.hidden_size;
-        let layers = (0..spec.num_hidden_layers)
-            .map(|layer| load_layer(&mut tensors, &spec, layer))
+        let blocks = (0..spec.num_hidden_layers)
+            .map(|number| Block::load(&tensors, &spec, number))
             .collect::<Result<_>>()?;
-        let embedding = tensors.matrix_handle("model.embed_tokens.weight", spec.vocab_size, hidden)?;
+        let embedding = Weight::load(&tensors, "model.embed_tokens.weight", spec.vocab_size, hidden)?;
         let final_norm = tensors.vector("model.norm.weight", hidden)?;
         let output = if spec.tie_word_embeddings {
             Linear::without_bias(embedding.clone())
         } else {
-            Linear::load(&mut tensors, "lm_head", spec.vocab_size, hidden, false)?
+            Linear::load(&tensors, "lm_head", spec.vocab_size, hidden, false)?
         };
-        let frequencies = spec.rope_frequencies();
-        Ok(Self { spec, kernels, tensors, layers, embedding, final_norm, output, frequencies })
+        let (frequencies, identity) = (spec.rope_frequencies(), Identity::of(&tensors));
+        Ok(Self { spec, kernels, tensors, identity, blocks, embedding, final_norm, output, frequencies })
     }
 
     /// The model's shape.
@@ -71,58 +66,90 @@ impl Model {
     }
 
     /// The backend that it computes with.
-    pub fn kernels(&self) -> &'static dyn Kernels {
+    pub const fn kernels(&self) -> &'static dyn Kernels {
         self.kernels
     }
 
-    /// The first bytes of layer 0's key projection, as stored: what tells models of the same shape apart.
-    pub(crate) fn key_projection_bytes(&self, limit: usize) -> &[u8] {
-        let bytes = self.layers[0].key.bytes(self);
-        &bytes[..limit.min(bytes.len())]
-    }
-
     /// The checkpoint.
-    pub fn tensors(&self) -> &Tensors {
+    pub const fn tensors(&self) -> &Tensors {
         &self.tensors
     }
 
-    /// Passes tokens through the model, adds them to the cache, and gives the logits of the last one. `keep_on` is asked
-    /// after each layer, given how many are done; if it breaks off, there are no logits, and the cache is as before.
+    /// What tells this model from others.
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What files that belong to it must state.
+    pub const fn owner(&self) -> Owner<'_> {
+        Owner { spec: &self.spec, identity: &self.identity }
+    }
+
+    /// Inverse frequencies of the rotary position embedding, `[head_dim / 2]`.
+    pub fn frequencies(&self) -> &[f64] {
+        &self.frequencies
+    }
+
+    /// Passes a batch through the model and adds its tokens to their sequences. The logits are left in `workspace`. `keep_on` is asked
+    /// after each layer, given how many are done; if it breaks off, there are no logits.
+    ///
+    /// A sequence's numbers do not depend on what else is in the batch, nor on the number of threads.
     ///
     /// # Errors
-    /// For token ids outside the vocabulary, missing codebooks, memory that runs out, and a model whose output is
-    /// not a number.
-    pub(crate) fn forward(
+    /// For token ids outside the vocabulary, sequences without room, memory that runs out, and a model whose output is
+    /// not a number. Then, and after breaking off, the sequences are as they were before.
+    pub fn forward(
         &self,
-        ids: &[u32],
-        cache: &mut Cache,
-        manner: &Manner<'_>,
-        scratch: &mut Scratch,
-        mut keep_on: impl FnMut(usize) -> ControlFlow<()>,
-    ) -> Result<Option<(Vec<f32>, ReadCount)>> {
-        let Manner { codebooks, observer, decode } = *manner;
-        let mut x = self.embed(ids)?;
-        let start = cache.tokens;
-        let rotations: Vec<_> =
-            (start..start + ids.len()).map(|position| Rotation::new(position, &self.frequencies)).collect();
-        let relative = codebooks.map(|books| Rotation::new(books.relative_position(), &self.frequencies));
-        let relative = relative.as_ref();
-        let sparsity = cache.sparsity().filter(|_| decode);
-        let averaged = sparsity.and_then(|sparsity| sparsity.averaged_rotation(start + 1, &self.frequencies));
-        let averaged = averaged.as_ref();
-        let rotations = &rotations[..];
-        let pass =
-            Pass { model: self, codebooks, observer, rotations, sparsity, relative, averaged, start, decode };
-        let mut read = ReadCount::default();
-        for number in 0..self.layers.len() {
-            read.absorb(&pass.layer(number, &mut cache.layers[number], &mut x, scratch)?);
-            if keep_on(number + 1).is_break() {
-                cache.truncate(self.kernels, start)?;
-                return Ok(None);
+        batch: &mut Batch<'_>,
+        workspace: &mut Workspace,
+        keep_on: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        self.check(batch)?;
+        let outcome = self.pass(batch, workspace, keep_on);
+        let sequences = batch.steps.iter_mut().map(|sequence| (sequence, 1)).zip(batch.ids.chunks(1));
+        let chunk = batch.chunk.as_mut().map(|chunk| ((&mut *chunk.sequence, chunk.ids.len()), chunk.ids));
+        for ((sequence, _), ids) in sequences.chain(chunk) {
+            match &outcome {
+                Ok(ControlFlow::Continue(())) => sequence.push(ids),
+                _ => sequence.rewind(self.kernels, sequence.len())?,
             }
         }
-        cache.tokens += ids.len();
-        Ok(Some((self.logits(&x, cache.tokens)?, read)))
+        outcome
+    }
+
+    /// Reads tokens into a sequence, chunk by chunk, and leaves the logits of the last one in row 0 of `workspace`. `progress` is told
+    /// every now and then how many tokens' worth of work is done, and may break off: then the sequence holds the chunks that
+    /// were finished.
+    ///
+    /// # Errors
+    /// For no tokens at all, and as [`Model::forward`].
+    pub fn prefill(
+        &self,
+        sequence: &mut Sequence,
+        ids: &[u32],
+        observer: Option<&dyn Observer>,
+        workspace: &mut Workspace,
+        progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        if ids.is_empty() {
+            return Err(Error::Usage("the prompt is empty; give at least one token".to_owned()));
+        }
+        self.check_ids(ids)?;
+        sequence.check_room(&self.spec, ids.len())?;
+        let (layers, mut done) = (self.blocks.len(), 0);
+        for ids in ids.chunks(PREFILL_CHUNK) {
+            done += ids.len();
+            let logits = if done == ids.len() { Wanted::Last } else { Wanted::None };
+            let chunk = Some(Chunk { sequence: &mut *sequence, ids, logits, observer });
+            let mut batch = Batch { chunk, ..Batch::default() };
+            let before = done - ids.len();
+            let mut of_layer = |layer| progress(before + ids.len() * layer / layers);
+            if self.forward(&mut batch, workspace, &mut of_layer)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        sequence.sort(self.kernels)?;
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Refuses ids outside the vocabulary.
@@ -136,48 +163,124 @@ impl Model {
         }
     }
 
-    /// The embeddings of some tokens, `[n, hidden]`.
-    fn embed(&self, ids: &[u32]) -> Result<Vec<f32>> {
-        self.check_ids(ids)?;
-        let table = self.tensors.matrix(&self.embedding);
-        let row = |&id: &u32| table.row_range(id as usize..id as usize + 1).elements().to_f32();
-        Ok(ids.iter().flat_map(row).collect())
-    }
-
-    fn logits(&self, x: &[f32], tokens: usize) -> Result<Vec<f32>> {
-        let mut last = x[x.len() - self.spec.hidden_size..].to_vec();
-        self.kernels.rms_norm(&mut last, &self.final_norm, self.spec.rms_norm_eps as f32)?;
-        let logits = self.output.apply(self, &last)?;
-        if logits.iter().any(|x| x.is_nan()) {
-            return Err(self.no_number(tokens));
+    /// Refuses what cannot be computed, before anything changes.
+    fn check(&self, batch: &Batch<'_>) -> Result<()> {
+        self.check_ids(batch.ids)?;
+        if batch.ids.len() != batch.steps.len() {
+            let (ids, steps) = (batch.ids.len(), batch.steps.len());
+            return Err(Error::Usage(format!("a batch of {steps} sequences has {ids} tokens")));
         }
-        Ok(logits)
+        batch.steps.iter().try_for_each(|sequence| sequence.check_room(&self.spec, 1))?;
+        let Some(chunk) = &batch.chunk else { return Ok(()) };
+        self.check_ids(chunk.ids)?;
+        if !(1..=PREFILL_CHUNK).contains(&chunk.ids.len()) {
+            let problem = format!("a chunk of {} tokens; give 1 to {PREFILL_CHUNK}", chunk.ids.len());
+            return Err(Error::Usage(problem));
+        }
+        chunk.sequence.check_room(&self.spec, chunk.ids.len())
     }
 
-    /// The error of a model that computes what is no number.
-    pub(crate) fn no_number(&self, tokens: usize) -> Error {
+    pub(crate) fn context(&self) -> Context<'_> {
+        Context { spec: &self.spec, kernels: self.kernels, frequencies: &self.frequencies }
+    }
+
+    fn pass(
+        &self,
+        batch: &mut Batch<'_>,
+        workspace: &mut Workspace,
+        keep_on: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let context = self.context();
+        let Workspace { steps, prefill, products, x: [of_steps, of_chunk], .. } = workspace;
+        let of_steps = self.embed(batch.ids, of_steps);
+        steps.begin(context, batch.steps);
+        let of_chunk = self.embed(batch.chunk.as_ref().map_or(&[], |chunk| chunk.ids), of_chunk);
+        if let Some(chunk) = &batch.chunk {
+            prefill.begin(context, chunk.sequence.len(), chunk.ids.len())?;
+        }
+        for (layer, block) in self.blocks.iter().enumerate() {
+            if !batch.steps.is_empty() {
+                let step = block.step(context, layer, batch.steps, (&mut *steps, &mut *products), of_steps);
+                step.map_err(|error| self.named(error))?;
+            }
+            if let Some(chunk) = &mut batch.chunk {
+                let reading = (&mut *chunk.sequence, chunk.observer);
+                let read = block.read(context, layer, reading, (&mut *prefill, &mut *products), of_chunk);
+                read.map_err(|error| self.named(error))?;
+            }
+            if keep_on(layer + 1).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        self.compute_logits(batch, workspace)?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The embeddings of some tokens, `[n, hidden]`.
+    fn embed<'x>(&self, ids: &[u32], x: &'x mut Vec<f32>) -> &'x mut [f32] {
+        let (table, hidden) = (self.embedding.matrix(), self.spec.hidden_size);
+        let x = sized(x, ids.len() * hidden);
+        for (&id, x) in ids.iter().zip(x.chunks_exact_mut(hidden)) {
+            table.row_range(id as usize..id as usize + 1).elements().widen(x);
+        }
+        x
+    }
+
+    /// The logits of the steps, and of the tokens of the chunk for which they are wanted.
+    fn compute_logits(&self, batch: &Batch<'_>, workspace: &mut Workspace) -> Result<()> {
+        let (hidden, vocabulary, steps) = (self.spec.hidden_size, self.output.rows(), batch.steps.len());
+        let count = batch.chunk.as_ref().map_or(0, |chunk| chunk.ids.len());
+        let of_chunk = match batch.chunk.as_ref().map_or(Wanted::None, |chunk| chunk.logits) {
+            Wanted::None => count..count,
+            Wanted::Last => count - 1..count,
+            Wanted::All => 0..count,
+        };
+        let Workspace { products, x: [of_steps, x], logits, .. } = workspace;
+        workspace.vocabulary = vocabulary;
+        let logits = sized(logits, (steps + of_chunk.len()) * vocabulary);
+        let (to_steps, to_chunk) = logits.split_at_mut(steps * vocabulary);
+        // A single token of a chunk is computed like a step.
+        let method = if of_chunk.len() > 1 { Method::Many } else { Method::Few };
+        let parts = [
+            (&mut of_steps[..steps * hidden], to_steps, Method::Few),
+            (&mut x[of_chunk.start * hidden..of_chunk.end * hidden], to_chunk, method),
+        ];
+        for (x, logits, method) in parts {
+            let pieces = x.chunks_mut(crate::block::PIECE * hidden);
+            for (x, logits) in pieces.zip(logits.chunks_mut(crate::block::PIECE * vocabulary)) {
+                self.output_of(x, logits, method, (&mut products.packed, &mut products.out))?;
+            }
+            if logits.iter().any(|x| x.is_nan()) {
+                return Err(self.named(no_number()));
+            }
+        }
+        Ok(())
+    }
+
+    /// `[n, vocabulary]` of the last layer's `[n, hidden]`.
+    fn output_of(
+        &self,
+        x: &mut [f32],
+        logits: &mut [f32],
+        method: Method,
+        (packed, out): (&mut Packed, &mut Vec<f32>),
+    ) -> Result<()> {
+        let n = x.len() / self.spec.hidden_size;
+        packed.pack_rows(self.kernels, &[&self.output], method, x, |_, x| {
+            Ok(self.kernels.rms_norm(x, &self.final_norm, self.spec.rms_norm_eps as f32)?)
+        })?;
+        let out = sized(out, logits.len());
+        multiply(self.kernels, packed, [(&self.output, &mut *out)])?;
+        transpose_into(out, self.output.rows(), n, logits, |to, x| *to = x);
+        Ok(())
+    }
+
+    /// The same error, and for numbers that are none the file that they come from.
+    fn named(&self, error: Error) -> Error {
+        let Error::Numerics(problem) = error else { return error };
         let file = self.tensors.label().display();
         Error::Numerics(format!(
-            "{file}: the model's output after token {tokens} is not a number; its weights contain NaN or overflow: \
-             use an undamaged checkpoint"
+            "{file}: {problem}; the weights contain NaN or overflow: use an undamaged checkpoint"
         ))
     }
-}
-
-fn load_layer(tensors: &mut Tensors, spec: &Spec, layer: usize) -> Result<Layer> {
-    let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
-    let queries = spec.num_attention_heads * spec.head_dim;
-    let keys = spec.num_key_value_heads * spec.head_dim;
-    let name = |part: &str| format!("model.layers.{layer}.{part}");
-    Ok(Layer {
-        input_norm: tensors.vector(&name("input_layernorm.weight"), hidden)?,
-        query: Linear::load(tensors, &name("self_attn.q_proj"), queries, hidden, spec.attention_bias)?,
-        key: Linear::load(tensors, &name("self_attn.k_proj"), keys, hidden, spec.attention_bias)?,
-        value: Linear::load(tensors, &name("self_attn.v_proj"), keys, hidden, spec.attention_bias)?,
-        output: Linear::load(tensors, &name("self_attn.o_proj"), hidden, queries, spec.attention_bias)?,
-        post_attention_norm: tensors.vector(&name("post_attention_layernorm.weight"), hidden)?,
-        gate: Linear::load(tensors, &name("mlp.gate_proj"), inner, hidden, spec.mlp_bias)?,
-        up: Linear::load(tensors, &name("mlp.up_proj"), inner, hidden, spec.mlp_bias)?,
-        down: Linear::load(tensors, &name("mlp.down_proj"), hidden, inner, spec.mlp_bias)?,
-    })
 }

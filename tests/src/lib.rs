@@ -12,6 +12,8 @@ pub mod codegen;
 #[cfg(feature = "model")]
 pub mod golden;
 pub mod inputs;
+#[cfg(feature = "model")]
+pub mod reader;
 pub mod reference;
 #[cfg(feature = "model")]
 pub mod replay;

@@ -1,14 +1,15 @@
 //! Replays a recorded run through the model and the kernels and compares every figure.
 
 use crate::golden::{Golden, Parameters};
+use crate::reader::Reader;
 use crate::reference::{relative_error, to_f64};
 use a2ats_kernel::{
     Dtype, Kernels,
     decode::{Estimate, Sparsity},
 };
-use a2ats_model::{Attention, Codebooks, Model, Session};
+use a2ats_model::{Attention, Codebooks, Model};
 use serde::Serialize;
-use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// Storage types of a replay: figures for KV rows other than f32 are for the rows alone, codewords stay f32.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +66,7 @@ pub fn replay(
 ) -> a2ats_model::Result<Outcome> {
     let model = Model::open(&golden.folder, kernels)?;
     let file = golden.folder.join("codebooks_reference.safetensors");
-    let books = Codebooks::open(&file, &model, storage.codewords)?;
+    let books = Arc::new(Codebooks::open(&file, model.owner(), storage.codewords)?);
     let parameters = &golden.parameters;
     let Parameters { top_k: retrieve, window, sinks, .. } = *parameters;
     let sparsity = Sparsity { retrieve, window, sinks, estimate };
@@ -107,23 +108,23 @@ pub fn replay(
 fn run(
     golden: &Golden,
     model: &Model,
-    books: &Codebooks,
+    books: &Arc<Codebooks>,
     attention: Attention,
     kv: Dtype,
 ) -> a2ats_model::Result<Run> {
     let steps = golden.generated.len() - 1;
-    let mut session = Session::new(model, Some(books), attention, kv, golden.prompt.len() + steps)?;
-    let mut logits = session.prefill(&golden.prompt, |_| ControlFlow::Continue(()))?.unwrap_or_default();
+    let mut reader = Reader::new(model, Some(books), attention, kv, golden.prompt.len() + steps)?;
+    let mut logits = reader.read(&golden.prompt)?;
     let mut union_fractions = Vec::new();
     for &id in &golden.generated[..steps] {
-        let before = *session.read();
-        logits.extend(session.decode(id)?);
-        let after = session.read();
+        let before = *reader.sequence().read();
+        logits.extend(reader.step(id)?);
+        let after = *reader.sequence().read();
         union_fractions.push((after.picked - before.picked) as f64 / (after.tokens - before.tokens) as f64);
     }
     let config = model.spec();
     let heads = (0..config.num_hidden_layers)
         .flat_map(|layer| (0..config.num_key_value_heads).map(move |head| (layer, head)));
-    let codes = heads.flat_map(|(layer, head)| session.cache().codes(layer, head)).collect();
+    let codes = heads.flat_map(|(layer, head)| reader.sequence().codes(layer, head)).collect();
     Ok(Run { logits, codes, union_fractions })
 }

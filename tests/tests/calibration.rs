@@ -63,7 +63,7 @@ fn check_errors(name: &str, codewords: usize) {
             // And not for a metric that is another by a factor.
             assert!(got >= want * 0.7, "{name}, {}: {got} for {want}", kernels.name());
         }
-        let books = Codebooks::open(&out, &model, Dtype::F16).unwrap();
+        let books = Codebooks::open(&out, model.owner(), Dtype::F16).unwrap();
         assert_eq!((books.relative_position(), books.most_codes()), (2048, codewords));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "only the codebooks are left");
     });
@@ -204,8 +204,9 @@ mod runs {
         let all = whole(&model, &documents, &settings(48, 0..2), &folder.path().join("all"));
         let second = whole(&model, &documents, &settings(48, 1..2), &folder.path().join("second"));
         assert_eq!(all.heads[4..], second.heads);
-        let error =
-            Codebooks::open(&folder.path().join("second"), &model, Dtype::F32).unwrap_err().to_string();
+        let error = Codebooks::open(&folder.path().join("second"), model.owner(), Dtype::F32)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("layers.0"), "{error}");
     }
 

@@ -1,13 +1,13 @@
 //! The native codebook format: read as documented, refused when it belongs to something else.
 
 use a2ats_kernel::{Dtype, Kernels, decode::Sparsity};
-use a2ats_model::{
-    Attention, Codebooks, Model, Session,
-    codebooks::{fingerprint, rope_scaling_name},
+use a2ats_model::{Attention, Codebooks, Model, codebooks::rope_scaling_name};
+use a2ats_tests::{
+    golden::{Golden, case},
+    reader::Reader,
 };
-use a2ats_tests::golden::{Golden, case};
 use safetensors::{Dtype as TensorType, SafeTensors, tensor::TensorView};
-use std::{collections::HashMap, fs, ops::ControlFlow, path::PathBuf};
+use std::{collections::HashMap, fs, path::PathBuf, sync::Arc};
 
 const CASE: &str = "mha-d32-tied";
 
@@ -20,13 +20,13 @@ fn metadata(model: &Model) -> HashMap<String, String> {
     let config = model.spec();
     [
         ("format", "a2ats-codebooks".to_owned()),
-        ("format_version", "1".to_owned()),
+        ("format_version", "2".to_owned()),
         ("layers", config.num_hidden_layers.to_string()),
         ("kv_heads", config.num_key_value_heads.to_string()),
         ("head_dim", config.head_dim.to_string()),
         ("rope_theta", format!("{:?}", config.rope_theta)),
         ("rope_scaling", rope_scaling_name(config)),
-        ("model_fingerprint", fingerprint(model)),
+        ("model_identity", model.identity().as_str().to_owned()),
         ("relative_position", "2048".to_owned()),
         ("calibration", "{}".to_owned()),
     ]
@@ -70,23 +70,23 @@ fn native_file(folder: &tempfile::TempDir, metadata: HashMap<String, String>) ->
     file
 }
 
-fn logits(model: &Model, books: &Codebooks) -> Vec<f32> {
+fn logits(model: &Model, books: Codebooks) -> Vec<f32> {
     let golden = Golden::load(&case(CASE)).unwrap();
     let attention = Attention::A2ats(Sparsity { retrieve: golden.parameters.top_k, ..Sparsity::default() });
-    let mut session = Session::new(model, Some(books), attention, Dtype::F32, 500).unwrap();
-    session.prefill(&golden.prompt, |_| ControlFlow::Continue(())).unwrap();
-    session.decode(golden.generated[0]).unwrap()
+    let mut reader = Reader::new(model, Some(&Arc::new(books)), attention, Dtype::F32, 500).unwrap();
+    reader.read(&golden.prompt).unwrap();
+    reader.step(golden.generated[0]).unwrap()
 }
 
 #[test]
 fn the_native_and_the_reference_form_of_a_codebook_decode_alike() {
     let model = Model::open(&case(CASE), best()).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let native = Codebooks::open(&native_file(&folder, metadata(&model)), &model, Dtype::F32).unwrap();
+    let native = Codebooks::open(&native_file(&folder, metadata(&model)), model.owner(), Dtype::F32).unwrap();
     let file = case(CASE).join("codebooks_reference.safetensors");
-    let reference = Codebooks::open(&file, &model, Dtype::F32).unwrap();
+    let reference = Codebooks::open(&file, model.owner(), Dtype::F32).unwrap();
     assert_eq!(native.codes(), reference.codes());
-    assert_eq!(logits(&model, &native), logits(&model, &reference));
+    assert_eq!(logits(&model, native), logits(&model, reference));
 }
 
 #[test]
@@ -94,20 +94,21 @@ fn a_native_file_of_something_else_is_refused_with_what_differs() {
     let model = Model::open(&case(CASE), best()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     for (key, value) in [
-        ("format_version", "2"),
+        ("format_version", "1"),
         ("layers", "3"),
         ("kv_heads", "1"),
         ("head_dim", "64"),
         ("rope_theta", "1"),
         ("rope_theta", "500k"),
         ("rope_scaling", "linear 2"),
-        ("model_fingerprint", "0000000000000000"),
+        ("model_identity", "0000000000000000"),
         ("relative_position", "soon"),
     ] {
         let mut metadata = metadata(&model);
         metadata.insert(key.to_owned(), value.to_owned());
-        let error =
-            Codebooks::open(&native_file(&folder, metadata), &model, Dtype::F32).unwrap_err().to_string();
+        let error = Codebooks::open(&native_file(&folder, metadata), model.owner(), Dtype::F32)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("codebooks.safetensors") && error.contains(value), "{key}: {error}");
     }
 }

@@ -4,13 +4,14 @@ use a2ats_kernel::{
     Dtype, Kernels,
     decode::{Estimate, Sparsity},
 };
-use a2ats_model::{Attention, Codebooks, Model, Session};
+use a2ats_model::{Attention, Codebooks, Model};
 use a2ats_tests::{
     backends::on_backends_to_replay,
     golden::{Golden, case},
+    reader::Reader,
     replay::{Storage, replay},
 };
-use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// What the published code computed in f32 may differ from f32 here, dense: the order of sums.
 const DENSE: f64 = 1e-4;
@@ -93,12 +94,11 @@ fn logits(kernels: &'static dyn Kernels, attention: Attention, prompt: usize, th
     pool.install(|| {
         let model = Model::open(&golden.folder, kernels).unwrap();
         let file = golden.folder.join("codebooks_reference.safetensors");
-        let books = Codebooks::open(&file, &model, Dtype::F16).unwrap();
-        let mut session = Session::new(&model, Some(&books), attention, Dtype::Bf16, prompt + 4).unwrap();
-        let prefilled = session.prefill(&golden.prompt[..prompt], |_| ControlFlow::Continue(()));
-        let mut logits = prefilled.unwrap().unwrap();
+        let books = Arc::new(Codebooks::open(&file, model.owner(), Dtype::F16).unwrap());
+        let mut reader = Reader::new(&model, Some(&books), attention, Dtype::Bf16, prompt + 4).unwrap();
+        let mut logits = reader.read(&golden.prompt[..prompt]).unwrap();
         for &id in &golden.prompt[prompt..prompt + 4] {
-            logits.extend(session.decode(id).unwrap());
+            logits.extend(reader.step(id).unwrap());
         }
         logits
     })

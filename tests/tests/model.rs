@@ -4,10 +4,11 @@ use a2ats_kernel::{
     Dtype, Kernels,
     decode::{self, Sparsity},
 };
-use a2ats_model::{Attention, Codebooks, Model, Session};
+use a2ats_model::{Attention, Codebooks, Model};
 use a2ats_tests::{
     backends::on_every_backend,
     inputs::{Noise, config, dtypes, estimates, query_precision, rounded},
+    reader::Reader,
     reference::{
         codebook::Codebook as ReferenceBook,
         llama::{Estimate, Llama as Reference, Shape, Sparse},
@@ -22,8 +23,8 @@ use safetensors::{serialize_to_file, tensor::TensorView};
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
-    ops::ControlFlow,
     path::Path,
+    sync::Arc,
 };
 
 /// ‖got − want‖ / ‖want‖ over the logits, in units of the backend's precision for the weights: how much the layers,
@@ -277,32 +278,32 @@ proptest! {
 
         on_every_backend(|kernels| {
             let model = Model::open(folder.path(), kernels).unwrap();
-            let books = Codebooks::open(&folder.path().join("codebooks.safetensors"), &model, Dtype::F32).unwrap();
+            let books = Arc::new(Codebooks::open(&folder.path().join("codebooks.safetensors"), model.owner(), Dtype::F32).unwrap());
             let attention = if dense { Attention::Dense } else { Attention::A2ats(Sparsity { retrieve, window, sinks, estimate }) };
-            let mut session = Session::new(&model, Some(&books), attention, Dtype::F32, ids.len()).unwrap();
+            let mut reader = Reader::new(&model, Some(&books), attention, Dtype::F32, ids.len()).unwrap();
             let (what, tolerance) = (kernels.name(), tolerance(kernels, tiny.dtype));
             let first = cut.min(prompt - 1);
             if first > 0 {
-                session.prefill(&ids[..first], |_| ControlFlow::Continue(())).unwrap().unwrap();
-                assert_eq!(session.prefill(&ids[first..prompt], |_| ControlFlow::Break(())).unwrap(), None);
-                assert_eq!(session.ids(), &ids[..first], "what was broken off left nothing");
+                reader.read(&ids[..first]).unwrap();
+                reader.break_off(&ids[first..prompt]).unwrap();
+                assert_eq!(reader.sequence().ids(), &ids[..first], "what was broken off left nothing");
             }
-            let logits = session.prefill(&ids[first..prompt], |_| ControlFlow::Continue(())).unwrap().unwrap();
+            let logits = reader.read(&ids[first..prompt]).unwrap();
             assert_logits(what, &logits, &want[0], tolerance);
             for (at, want) in (prompt..).zip(&want[1..]) {
-                assert_logits(what, &session.decode(ids[at]).unwrap(), want, tolerance);
+                assert_logits(what, &reader.step(ids[at]).unwrap(), want, tolerance);
             }
-            assert_eq!(session.ids(), ids);
+            assert_eq!(reader.sequence().ids(), ids);
             for (layer, head) in (0..LAYERS).flat_map(|layer| (0..tiny.kv_heads).map(move |head| (layer, head))) {
-                let codes: Vec<usize> = session.cache().codes(layer, head).iter().map(|&code| code.into()).collect();
+                let codes: Vec<usize> = reader.sequence().codes(layer, head).iter().map(|&code| code.into()).collect();
                 assert_eq!(codes, if dense { &[][..] } else { reference.codes(layer, head) }, "{what}");
             }
             if !dense {
                 let lengths: Vec<f64> = (prompt + 1..=ids.len()).map(|tokens| tokens as f64).collect();
                 let heads = (LAYERS * tiny.kv_heads) as f64;
                 let picked = reference.union_fractions().iter().zip(&lengths).map(|(share, tokens)| share * tokens);
-                assert_eq!(session.read().picked as f64, (picked.sum::<f64>() * heads).round(), "{what}");
-                assert_eq!(session.read().tokens as f64, lengths.iter().sum::<f64>() * heads);
+                assert_eq!(reader.sequence().read().picked as f64, (picked.sum::<f64>() * heads).round(), "{what}");
+                assert_eq!(reader.sequence().read().tokens as f64, lengths.iter().sum::<f64>() * heads);
             }
         });
     }

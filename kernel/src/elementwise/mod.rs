@@ -9,7 +9,7 @@ use crate::{
 use std::ops::Range;
 
 /// Cosines and sines of one position, `[head_dim / 2]` each: what [`rotate`](crate::Kernels::rotate) turns by. Or averages of them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rotation {
     cosines: Vec<f32>,
     sines: Vec<f32>,
@@ -19,28 +19,49 @@ impl Rotation {
     /// The rotation by `position` for the inverse frequencies of a model, `[head_dim / 2]`. Angles are computed in
     /// f64: at position 128K an f32 angle is off by up to 0.004.
     pub fn new(position: usize, frequencies: &[f64]) -> Self {
-        let (sines, cosines) = frequencies
-            .iter()
-            .map(|frequency| (position as f64 * frequency).sin_cos())
-            .map(|(sine, cosine)| (sine as f32, cosine as f32))
-            .unzip();
-        Self { cosines, sines }
+        let mut rotation = Self::default();
+        rotation.set_position(position, frequencies);
+        rotation
+    }
+
+    /// Makes it [`Rotation::new`], in the memory that it has.
+    pub fn set_position(&mut self, position: usize, frequencies: &[f64]) {
+        self.set(frequencies, |frequency| {
+            let (sine, cosine) = (position as f64 * frequency).sin_cos();
+            (cosine, sine)
+        });
     }
 
     /// The average of the rotations by some positions, which makes vectors shorter, too: pairs of high frequency almost vanish, if
     /// there are many. An empty range counts as its start.
     pub fn averaged(positions: Range<usize>, frequencies: &[f64]) -> Self {
+        let mut rotation = Self::default();
+        rotation.set_average(positions, frequencies);
+        rotation
+    }
+
+    /// Makes it [`Rotation::averaged`], in the memory that it has.
+    pub fn set_average(&mut self, positions: Range<usize>, frequencies: &[f64]) {
         let count = positions.len().max(1) as f64;
         let middle = positions.start as f64 + (count - 1.0) / 2.0;
         // Of n positions around m, Σ e^(iθp) = e^(iθm) · sin(nθ/2) / sin(θ/2).
-        let average = |&frequency: &f64| {
+        self.set(frequencies, |frequency| {
             let (sine, cosine) = (frequency * middle).sin_cos();
             let of_all = count * (frequency / 2.0).sin();
             let length = if of_all == 0.0 { 1.0 } else { (count * frequency / 2.0).sin() / of_all };
-            ((length * cosine) as f32, (length * sine) as f32)
-        };
-        let (cosines, sines) = frequencies.iter().map(average).unzip();
-        Self { cosines, sines }
+            (length * cosine, length * sine)
+        });
+    }
+
+    /// `turn` gives cosine and sine of a frequency.
+    fn set(&mut self, frequencies: &[f64], turn: impl Fn(f64) -> (f64, f64)) {
+        self.cosines.clear();
+        self.sines.clear();
+        for &frequency in frequencies {
+            let (cosine, sine) = turn(frequency);
+            self.cosines.push(cosine as f32);
+            self.sines.push(sine as f32);
+        }
     }
 
     /// The dimension of the vectors it turns.

@@ -1,14 +1,14 @@
 //! Codebooks from elsewhere, brought into the native format.
 
 use super::{
-    check_layers, native_metadata, pytorch, read_reference,
+    Owner, check_layers, native_metadata, pytorch, read_reference,
     solve::solve_rows,
     write::{Tensor, write},
 };
 use crate::{
     error::{Error, Result},
     files::safetensors::Tensors,
-    model::Model,
+    spec::Spec,
 };
 use a2ats_kernel::{Codebook, Dtype};
 use serde_json::json;
@@ -71,11 +71,12 @@ struct LayerParts {
 ///
 /// # Errors
 /// If a file cannot be read or does not fit the model, and if the output cannot be written.
-pub fn import(model: &Model, source: &Source, relative_position: usize, out: &Path) -> Result<()> {
-    let (heads, d) = (model.spec.num_key_value_heads, model.spec.head_dim);
+pub fn import(owner: Owner<'_>, source: &Source, relative_position: usize, out: &Path) -> Result<()> {
+    let spec = owner.spec;
+    let (heads, d) = (spec.num_key_value_heads, spec.head_dim);
     let layers = match source {
-        Source::Reference(file) => of_reference(model, file)?,
-        Source::PyTorch { codebooks, factors } => of_pytorch(model, codebooks, factors)?,
+        Source::Reference(file) => of_reference(spec, file)?,
+        Source::PyTorch { codebooks, factors } => of_pytorch(spec, codebooks, factors)?,
     };
     for (layer, parts) in layers.iter().enumerate() {
         let each = parts.codewords.chunks_exact(parts.codes * d).zip(parts.factors.chunks_exact(d * d));
@@ -99,26 +100,26 @@ pub fn import(model: &Model, source: &Source, relative_position: usize, out: &Pa
     let names: Vec<_> =
         source.files().into_iter().filter_map(Path::file_name).map(|name| name.to_string_lossy()).collect();
     let calibration = json!({ "imported_from": names }).to_string();
-    write(out, &native_metadata(model, relative_position, calibration), &tensors)
+    write(out, &native_metadata(owner, relative_position, calibration), &tensors)
 }
 
 const REMEDY: &str = "import what was made for this model";
 
-fn of_reference(model: &Model, file: &Path) -> Result<Vec<LayerParts>> {
-    let mut tensors = Tensors::open(file)?;
-    check_layers(&tensors, file, &model.spec, false)?;
+fn of_reference(spec: &Spec, file: &Path) -> Result<Vec<LayerParts>> {
+    let tensors = Tensors::open(file)?;
+    check_layers(&tensors, file, spec, false)?;
     let layer = |layer| {
-        let parts = read_reference(&mut tensors, &model.spec, layer)?;
-        let codes = parts[0].0.len() / model.spec.head_dim;
+        let parts = read_reference(&tensors, spec, layer)?;
+        let codes = parts[0].0.len() / spec.head_dim;
         let (codewords, factors): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         Ok(LayerParts { codewords: codewords.concat(), factors: factors.concat(), codes })
     };
-    (0..model.spec.num_hidden_layers).map(layer).collect()
+    (0..spec.num_hidden_layers).map(layer).collect()
 }
 
-fn of_pytorch(model: &Model, codebooks: &Path, factors: &Path) -> Result<Vec<LayerParts>> {
-    let (heads, d) = (model.spec.num_key_value_heads, model.spec.head_dim);
-    let layers = model.spec.num_hidden_layers;
+fn of_pytorch(spec: &Spec, codebooks: &Path, factors: &Path) -> Result<Vec<LayerParts>> {
+    let (heads, d) = (spec.num_key_value_heads, spec.head_dim);
+    let layers = spec.num_hidden_layers;
     let (of_codebooks, of_factors) = (pytorch::read(codebooks)?, pytorch::read(factors)?);
     for (file, tensors) in [(codebooks, &of_codebooks), (factors, &of_factors)] {
         if tensors.len() != layers {

@@ -1,3 +1,5 @@
 //! What lies on disk, checked, and mapped in place.
 
+pub mod identity;
+pub(crate) mod mapped;
 pub mod safetensors;

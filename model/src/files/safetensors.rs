@@ -1,49 +1,16 @@
 //! Tensors of a checkpoint, memory-mapped and used where they lie.
 
+use super::mapped::Bytes;
 use crate::error::{Error, Result};
-use a2ats_kernel::{Dtype, Elements, linear::Matrix};
-use memmap2::{Mmap, MmapMut};
+use a2ats_kernel::{Dtype, Elements};
 use safetensors::{SafeTensors, tensor::Metadata};
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::File,
     ops::Range,
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
-
-/// The bytes of one safetensors file.
-#[derive(Debug)]
-enum Bytes {
-    Mapped(Mmap),
-    Embedded(&'static [u8]),
-    /// A tensor that its file does not align for its element type: rare, but lawful.
-    Realigned(MmapMut),
-}
-
-impl Bytes {
-    fn map(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path))?;
-        #[expect(unsafe_code, reason = "the one place where files become memory")]
-        // SAFETY: the mapping is read-only and private to this process. Rust's rule that the bytes do not change
-        // while borrowed can be broken by another process writing to the file, as with every mmapped checkpoint;
-        // what is read are plain numbers, for which any bit pattern is valid.
-        let mapped = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
-        Ok(Self::Mapped(mapped))
-    }
-}
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(bytes) => bytes,
-            Self::Embedded(bytes) => bytes,
-            Self::Realigned(bytes) => bytes,
-        }
-    }
-}
 
 /// Where a tensor is.
 #[derive(Debug, Clone)]
@@ -57,30 +24,32 @@ struct Tensor {
 /// The tensors of one or more safetensors files, by name.
 #[derive(Debug)]
 pub struct Tensors {
-    files: Vec<(PathBuf, Bytes)>,
+    files: Vec<(PathBuf, Arc<Bytes>)>,
     tensors: HashMap<String, Tensor>,
     metadata: HashMap<String, String>,
 }
 
-/// A matrix of a checkpoint: cheap to keep, turned into a [`Matrix`] where it is used.
-#[derive(Debug, Clone)]
-pub struct MatrixHandle {
-    file: usize,
-    bytes: Range<usize>,
-    dtype: Dtype,
-    rows: usize,
-    cols: usize,
+/// A tensor as it is stored.
+pub(super) struct Raw<'a> {
+    pub(super) name: &'a str,
+    pub(super) dtype: String,
+    pub(super) shape: &'a [usize],
+    pub(super) bytes: &'a [u8],
 }
 
-impl MatrixHandle {
-    /// Output size.
-    pub const fn rows(&self) -> usize {
-        self.rows
-    }
+/// A tensor of f32, f16 or bf16, used where it lies; holds on to its file.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    file: Arc<Bytes>,
+    bytes: Range<usize>,
+    dtype: Dtype,
+}
 
-    /// Input size.
-    pub const fn cols(&self) -> usize {
-        self.cols
+impl Stored {
+    /// The elements.
+    pub fn elements(&self) -> Elements<'_> {
+        Elements::from_bytes(self.dtype, &self.file[self.bytes.clone()])
+            .expect("length and alignment were checked when the tensor was located")
     }
 }
 
@@ -152,7 +121,7 @@ impl Tensors {
             self.tensors.insert(name, tensor);
         }
         self.metadata.extend(metadata.metadata().clone().unwrap_or_default());
-        self.files.push((path.to_owned(), bytes));
+        self.files.push((path.to_owned(), Arc::new(bytes)));
         Ok(())
     }
 
@@ -171,6 +140,17 @@ impl Tensors {
         self.tensors.get(name).map(|tensor| &tensor.shape[..])
     }
 
+    /// All tensors, by name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Raw<'_>> {
+        let mut names: Vec<&String> = self.tensors.keys().collect();
+        names.sort();
+        names.into_iter().map(|name| {
+            let Tensor { file, bytes, dtype, shape } = &self.tensors[name];
+            let bytes = &self.files[*file].1[bytes.clone()];
+            Raw { name, dtype: format!("{dtype:?}"), shape, bytes }
+        })
+    }
+
     /// Bytes of all the files.
     pub fn bytes(&self) -> usize {
         self.files.iter().map(|(_, bytes)| bytes.len()).sum()
@@ -186,39 +166,27 @@ impl Tensors {
         self.tensors.get(name).map(|tensor| format!("{:?}", tensor.dtype).to_lowercase())
     }
 
-    /// A tensor of exactly this shape, as elements.
+    /// A tensor of exactly this shape, to be used in place.
     ///
     /// # Errors
     /// If it is missing, or has another shape or an element type other than f32, f16 and bf16.
-    pub fn elements(&mut self, name: &str, shape: &[usize]) -> Result<Elements<'_>> {
-        let (file, bytes, dtype) = self.locate(name, shape)?;
-        Ok(self.view(file, bytes, dtype))
-    }
-
-    /// A matrix `[rows, cols]`, to be used in place.
-    ///
-    /// # Errors
-    /// As [`Tensors::elements`].
-    pub fn matrix_handle(&mut self, name: &str, rows: usize, cols: usize) -> Result<MatrixHandle> {
-        let (file, bytes, dtype) = self.locate(name, &[rows, cols])?;
-        Ok(MatrixHandle { file, bytes, dtype, rows, cols })
-    }
-
-    /// A tensor of any shape, to be used in place as one row of elements.
-    ///
-    /// # Errors
-    /// As [`Tensors::elements`].
-    pub(crate) fn tensor_handle(&mut self, name: &str, shape: &[usize]) -> Result<MatrixHandle> {
-        let (file, bytes, dtype) = self.locate(name, shape)?;
-        Ok(MatrixHandle { file, bytes, dtype, rows: 1, cols: shape.iter().product() })
+    pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored> {
+        let (tensor, dtype) = self.locate(name, shape)?;
+        let (path, file) = &self.files[tensor.file];
+        let bytes = &file[tensor.bytes.clone()];
+        if Elements::from_bytes(dtype, bytes).is_some() {
+            return Ok(Stored { file: Arc::clone(file), bytes: tensor.bytes.clone(), dtype });
+        }
+        let len = bytes.len();
+        Ok(Stored { file: Arc::new(Bytes::copied(bytes, path)?), bytes: 0..len, dtype })
     }
 
     /// A vector, widened to f32; a number that is not finite is refused.
     ///
     /// # Errors
-    /// As [`Tensors::elements`], and for NaN and infinities.
-    pub fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let values = self.elements(name, &[len])?.to_f32();
+    /// As [`Tensors::stored`], and for NaN and infinities.
+    pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let values = self.stored(name, &[len])?.elements().to_f32();
         match values.iter().find(|x| !x.is_finite()) {
             None => Ok(values),
             Some(bad) => {
@@ -228,30 +196,12 @@ impl Tensors {
         }
     }
 
-    /// The matrix that a handle of this checkpoint stands for.
-    pub fn matrix(&self, handle: &MatrixHandle) -> Matrix<'_> {
-        let elements = self.view(handle.file, handle.bytes.clone(), handle.dtype);
-        Matrix::new(elements, handle.rows, handle.cols)
-            .expect("the shape was checked when the handle was made")
-    }
-
-    /// The bytes of a matrix as the file has them.
-    pub(crate) fn matrix_bytes(&self, handle: &MatrixHandle) -> &[u8] {
-        &self.files[handle.file].1[handle.bytes.clone()]
-    }
-
-    fn view(&self, file: usize, bytes: Range<usize>, dtype: Dtype) -> Elements<'_> {
-        let bytes = &self.files[file].1[bytes];
-        Elements::from_bytes(dtype, bytes)
-            .expect("length and alignment were checked when the tensor was located")
-    }
-
     fn path_of(&self, name: &str) -> &Path {
         self.tensors.get(name).map_or(self.label(), |tensor| &self.files[tensor.file].0)
     }
 
-    /// Finds a tensor, checks it against what is expected, and sees to its alignment.
-    fn locate(&mut self, name: &str, shape: &[usize]) -> Result<(usize, Range<usize>, Dtype)> {
+    /// Finds a tensor and checks it against what is expected.
+    fn locate(&self, name: &str, shape: &[usize]) -> Result<(&Tensor, Dtype)> {
         let Some(tensor) = self.tensors.get(name) else {
             let problem = format!("has no tensor {name}");
             return Err(Error::file(
@@ -279,28 +229,7 @@ impl Tensors {
                 format!("tensor {name} has shape {:?} where the model needs {shape:?}", tensor.shape);
             return Err(Error::file(path, problem, "config.json and weights must be of the same model"));
         }
-        let (file, bytes) = (tensor.file, tensor.bytes.clone());
-        if Elements::from_bytes(dtype, &self.files[file].1[bytes.clone()]).is_some() {
-            return Ok((file, bytes, dtype));
-        }
-        let (file, bytes) = self.realign(name, file, bytes)?;
-        Ok((file, bytes, dtype))
-    }
-
-    /// Copies a tensor to the start of a page of its own.
-    fn realign(&mut self, name: &str, file: usize, bytes: Range<usize>) -> Result<(usize, Range<usize>)> {
-        let (path, from) = &self.files[file];
-        let mut copy = MmapMut::map_anon(bytes.len()).map_err(Error::io(path))?;
-        copy.copy_from_slice(&from[bytes]);
-        let bytes = 0..copy.len();
-        let path = path.clone();
-        self.files.push((path, Bytes::Realigned(copy)));
-        let file = self.files.len() - 1;
-        if let Some(tensor) = self.tensors.get_mut(name) {
-            tensor.file = file;
-            tensor.bytes = bytes.clone();
-        }
-        Ok((file, bytes))
+        Ok((tensor, dtype))
     }
 }
 

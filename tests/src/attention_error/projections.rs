@@ -1,8 +1,9 @@
 //! What a text becomes on its way to attention.
 
+use crate::reader::Reader;
 use a2ats_kernel::Dtype;
-use a2ats_model::{Attention, Model, Observer, Result, Session};
-use std::{ops::ControlFlow, sync::Mutex};
+use a2ats_model::{Attention, Model, Observer, Result};
+use std::sync::Mutex;
 
 /// One kv head's, of all tokens; not rotated.
 #[derive(Debug, Clone, Default)]
@@ -67,8 +68,8 @@ impl Projections {
         let (layers, kv_heads) = (config.num_hidden_layers, config.num_key_value_heads);
         let heads = (0..layers * kv_heads).map(|_| Mutex::default()).collect();
         let recorder = Recorder { kv_heads, heads };
-        let mut session = Session::new(model, None, Attention::Dense, Dtype::Bf16, ids.len())?;
-        session.prefill_observed(ids, Some(&recorder), |_| ControlFlow::Continue(()))?;
+        let mut reader = Reader::new(model, None, Attention::Dense, Dtype::Bf16, ids.len())?;
+        reader.read_observed(ids, Some(&recorder))?;
         let heads = recorder.heads.into_iter();
         let heads = heads.map(|head| head.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
         Ok(Self { kv_heads, tokens: ids.len(), heads: heads.collect() })

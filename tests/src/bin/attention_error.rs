@@ -92,7 +92,7 @@ fn make_books(model: &Model, tokenizer: &Tokenizer, codewords: usize, work: &Pat
     let out = work.join(format!("{codewords}.safetensors"));
     let clusterer = CpuClusterer { kernels: model.kernels() };
     calibrate(model, &collector.finish(), &settings, &clusterer, &out, &mut |_| ControlFlow::Continue(()))?;
-    Codebooks::open(&out, model, Dtype::F16)
+    Codebooks::open(&out, model.owner(), Dtype::F16)
 }
 
 /// The last tokens of as many ledgers as it takes: questions and answers at the end.

@@ -9,6 +9,7 @@ use a2ats_kernel::{Dtype, Elements, by_name};
 pub const CASES: &[Case] = &[
     ("Elements::from_bytes", from_bytes),
     ("Elements::range", range),
+    ("Elements::widen", widen),
     ("dispatch::by_name", name),
     ("Dtype::from_str", from_str),
 ];
@@ -43,4 +44,12 @@ fn name(draw: &mut Draw<'_>) {
 fn from_str(draw: &mut Draw<'_>) {
     let name = draw.instead("f16", &["", "f64", "F16"]);
     draw.hold(name.parse::<Dtype>(), name == "f16", true);
+}
+
+fn widen(draw: &mut Draw<'_>) {
+    let elements = numbers(draw.below(9));
+    let mut to = vec![-1.0; draw.len(elements.len())];
+    Elements::F32(&elements).widen(&mut to);
+    let both = to.len().min(elements.len());
+    assert!(to[..both] == elements[..both] && to[both..].iter().all(|&x| x == -1.0));
 }

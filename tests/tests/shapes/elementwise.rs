@@ -14,6 +14,8 @@ pub const CASES: &[Case] = &[
     ("Kernels::softmax", softmax),
     ("Rotation::new", new),
     ("Rotation::averaged", averaged),
+    ("Rotation::set_position", set),
+    ("Rotation::set_average", set),
 ];
 
 /// Vectors of `width` numbers.
@@ -60,4 +62,15 @@ fn new(draw: &mut Draw<'_>) {
 fn averaged(draw: &mut Draw<'_>) {
     let pairs = draw.len(3);
     assert_eq!(Rotation::averaged(draw.range(9), &vec![0.1; pairs]).head_dim(), 2 * pairs);
+}
+
+fn set(draw: &mut Draw<'_>) {
+    let pairs = draw.below(9);
+    let frequencies = vec![0.1; draw.len(pairs)];
+    let mut rotation = Rotation::new(3, &[0.2; 5]);
+    rotation.set_position(draw.number(5), &frequencies);
+    assert_eq!(rotation.head_dim(), 2 * frequencies.len());
+    let range = draw.range(9);
+    rotation.set_average(range.clone(), &frequencies);
+    assert_eq!(rotation, Rotation::averaged(range, &frequencies));
 }

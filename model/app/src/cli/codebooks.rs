@@ -85,7 +85,7 @@ impl Codebooks {
             Self::Import(Import { files, model, relative_position, out }) => {
                 let source = Source::from_names(files)?;
                 let base = Base::new(Some(model))?;
-                import(&base.model, &source, *relative_position, out)?;
+                import(base.model.owner(), &source, *relative_position, out)?;
                 say(&format!("{}: codebooks of {}", out.display(), base.name));
             }
         }

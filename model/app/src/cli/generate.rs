@@ -1,27 +1,21 @@
 //! `a2ats generate`: one prompt, one answer.
 
 use super::{
-    CommandResult, Outcome, interrupt,
+    CommandResult, Outcome,
+    answer::answer,
+    interrupt,
     load::{Loaded, with_threads},
     options::{ModelOptions, SamplingArguments},
     output::{human_bytes, print, print_json, say},
-    progress::Progress,
     prompt,
 };
 use a2ats_model::{
-    Result, Session,
-    engine::sampling::Sampler,
-    generate::{Generation, Limits, Stop, generate},
-    session::longest_context,
-    step::ReadCount,
+    Result,
+    engine::{End, Stop},
 };
 use clap::Args;
 use serde::Serialize;
-use std::{
-    ops::ControlFlow,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, time::Duration};
 
 /// Continue a prompt, or answer it.
 ///
@@ -89,14 +83,14 @@ struct Report {
 
 impl Generate {
     pub(super) fn run(&self) -> CommandResult {
-        let sampler = Sampler::new(self.sampling.options())?;
+        self.sampling.options().validate()?;
         interrupt::listen()?;
         let report = with_threads(self.model.threads, || {
             let loaded = Loaded::new(&self.model)?;
             let embedded = self.model.model.is_none();
             let text = prompt::text(self.prompt.as_deref(), self.prompt_file.as_deref(), embedded)?;
             let ids = prompt::tokens(&loaded, &text, self.system.as_deref(), self.chat)?;
-            self.answer(&loaded, sampler, &ids)
+            self.answer(&loaded, ids)
         })??;
         let interrupted = report.stop == Stop::Interrupted;
         if self.json {
@@ -108,93 +102,41 @@ impl Generate {
         Ok(if interrupted { Outcome::Interrupted } else { Outcome::Done })
     }
 
-    fn answer(&self, loaded: &Loaded, mut sampler: Sampler, ids: &[u32]) -> Result<Report> {
-        let longest = longest_context(&loaded.model);
-        let wanted = ids.len().saturating_add(self.sampling.max_new_tokens);
-        // A prompt that is too long is refused; an answer that would be is cut.
-        let room = wanted.min(longest.max(ids.len()));
-        let codebooks = loaded.codebooks.as_ref();
-        let mut session =
-            Session::new(&loaded.model, codebooks, loaded.attention, self.model.kv_dtype, room)?;
-
-        let started = Instant::now();
-        let mut progress = Progress::of_prompt(ids.len());
-        let logits = session.prefill(ids, |done| {
-            progress.show(done);
-            interrupt::flow()
-        })?;
-        drop(progress);
-        let prefill = started.elapsed();
-
-        let started = Instant::now();
+    fn answer(&self, loaded: &Loaded, ids: Vec<u32>) -> Result<Report> {
+        let mut engine = loaded.engine(&self.model, 1)?;
         let mut text = String::new();
-        let generation = match logits {
-            None => Generation { ids: Vec::new(), stop: Stop::Interrupted, unread: None },
-            Some(logits) => {
-                let mut stream = loaded.tokenizer.stream();
-                let limits = Limits {
-                    max_new_tokens: self.sampling.max_new_tokens,
-                    max_context: longest,
-                    end_of_sequence: &loaded.end_of_sequence,
-                };
-                let mut show = |piece: &str| -> Result<()> {
-                    text.push_str(piece);
-                    if self.json { Ok(()) } else { print(piece) }
-                };
-                let generation = generate(&mut session, &mut sampler, logits, limits, |id| {
-                    if let Some(piece) = stream.push(id)? {
-                        show(&piece)?;
-                    }
-                    Ok(if interrupt::requested() {
-                        ControlFlow::Break(())
-                    } else {
-                        ControlFlow::Continue(())
-                    })
-                })?;
-                show(&stream.finish()?)?;
-                generation
-            }
-        };
-        Ok(self.report(loaded, &session, ids.len(), text, &generation, prefill, started.elapsed()))
+        let end = answer(&mut engine, self.sampling.request(ids), &mut |piece| {
+            text.push_str(piece);
+            if self.json { Ok(()) } else { print(piece) }
+        })?;
+        Ok(self.report(loaded, text, &end))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what one run leaves to tell")]
-    fn report(
-        &self,
-        loaded: &Loaded,
-        session: &Session<'_>,
-        prompt_tokens: usize,
-        text: String,
-        generation: &Generation,
-        prefill: Duration,
-        decode: Duration,
-    ) -> Report {
-        let read: &ReadCount = session.read();
-        let per_second =
-            |count: usize, time: Duration| (count > 0).then(|| count as f64 / time.as_secs_f64());
-        let generated = generation.ids.len();
-        // After an interruption the session may hold a part of the prompt only.
-        let prompt_tokens = prompt_tokens.min(session.ids().len());
-        let steps = session.ids().len() - prompt_tokens;
+    fn report(&self, loaded: &Loaded, text: String, end: &End) -> Report {
         Report {
             text,
-            stop: generation.stop,
-            prompt_tokens,
-            generated_tokens: generated,
-            prefill_tokens_per_second: per_second(prompt_tokens, prefill),
-            decode_tokens_per_second: per_second(steps, decode),
-            attended_share: read.attended_share(),
-            kv_bytes_read_share: read.bytes_share(),
-            kv_bytes_read: read.bytes(),
-            kv_bytes_dense: read.dense_bytes,
-            estimate_bytes_read: read.estimate_bytes,
+            stop: end.stop,
+            prompt_tokens: end.prompt_tokens,
+            generated_tokens: end.generated_tokens,
+            prefill_tokens_per_second: per_second(end.prompt_tokens, end.prefill),
+            decode_tokens_per_second: per_second(end.decode_steps, end.decode),
+            attended_share: end.read.attended_share(),
+            kv_bytes_read_share: end.read.bytes_share(),
+            kv_bytes_read: end.read.bytes(),
+            kv_bytes_dense: end.read.dense_bytes,
+            estimate_bytes_read: end.read.estimate_bytes,
             attention: loaded.attention.name(),
             backend: loaded.model.kernels().name(),
-            kv_dtype: session.cache().dtype().to_string(),
+            kv_dtype: self.model.kv_dtype.to_string(),
             threads: rayon::current_num_threads(),
             model: loaded.name.clone(),
         }
     }
+}
+
+/// A speed, where there was something to measure.
+pub(super) fn per_second(count: usize, time: Duration) -> Option<f64> {
+    (count > 0).then(|| count as f64 / time.as_secs_f64())
 }
 
 fn say_report(report: &Report) {
@@ -221,6 +163,6 @@ fn say_report(report: &Report) {
     match report.stop {
         Stop::Interrupted => say("interrupted"),
         Stop::ContextFull => say("stopped: the context is as long as the model allows"),
-        Stop::EndOfSequence | Stop::Length => {}
+        Stop::EndOfSequence | Stop::StopString | Stop::Length => {}
     }
 }

@@ -7,10 +7,8 @@ use super::{
     output::{human_bytes, print, print_json},
 };
 use a2ats_model::{
-    cache::{index_bytes, kv_bytes, sum_bytes},
-    codebooks::fingerprint,
     engine::memory,
-    session::longest_context,
+    sequence::{index_bytes, kv_bytes, longest_context, sum_bytes},
 };
 use clap::Args;
 use serde::Serialize;
@@ -43,7 +41,7 @@ struct Facts {
     longest_context: usize,
     weight_bytes: usize,
     weight_dtype: String,
-    fingerprint: String,
+    identity: String,
     codebooks: Option<CodebookFacts>,
     attention: &'static str,
     backend: &'static str,
@@ -84,7 +82,7 @@ impl Info {
 
     fn facts(&self, loaded: &Loaded) -> Facts {
         let (model, config) = (&loaded.model, loaded.model.spec());
-        let longest = longest_context(model);
+        let longest = longest_context(config);
         let context = self.context.unwrap_or(longest);
         Facts {
             model: loaded.name.clone(),
@@ -97,7 +95,7 @@ impl Info {
             longest_context: longest,
             weight_bytes: model.tensors().bytes(),
             weight_dtype: model.tensors().dtype_name("model.embed_tokens.weight").unwrap_or_default(),
-            fingerprint: fingerprint(model),
+            identity: model.identity().as_str().to_owned(),
             codebooks: loaded.codebooks.as_ref().map(|books| CodebookFacts {
                 file: books.label().display().to_string(),
                 codewords: books.codes(),
@@ -150,7 +148,7 @@ fn describe(facts: &Facts) -> String {
         "weights",
         format!("{} of {}, used in place", human_bytes(facts.weight_bytes as f64), facts.weight_dtype),
     );
-    line("fingerprint", facts.fingerprint.clone());
+    line("identity", facts.identity.clone());
     match &facts.codebooks {
         None => line("codebooks", "none in use: dense attention".to_owned()),
         Some(books) => {

@@ -2,10 +2,15 @@
 
 use super::options::ModelOptions;
 use a2ats_model::{
-    Attention, Codebooks, Error, Model, Result, demo, families::GenerationConfig,
-    text::template::ChatTemplate, text::tokenizer::Tokenizer,
+    Attention, Codebooks, Error, Model, Result, demo,
+    engine::{self, Engine},
+    families::GenerationConfig,
+    text::{template::ChatTemplate, tokenizer::Tokenizer},
 };
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// Names that codebooks are looked for under, in a model folder.
 const CODEBOOK_FILES: [&str; 2] = ["codebooks.safetensors", "codebooks_reference.safetensors"];
@@ -45,7 +50,7 @@ pub(super) struct Loaded {
     pub(super) tokenizer: Tokenizer,
     pub(super) template: Option<ChatTemplate>,
     pub(super) end_of_sequence: Vec<u32>,
-    pub(super) codebooks: Option<Codebooks>,
+    pub(super) codebooks: Option<Arc<Codebooks>>,
     pub(super) attention: Attention,
 }
 
@@ -57,7 +62,7 @@ impl Loaded {
         let codebooks = match folder {
             Some(folder) => {
                 let file = codebook_file(folder, options)?;
-                file.map(|file| Codebooks::open(&file, &model, options.codeword_dtype)).transpose()?
+                file.map(|file| Codebooks::open(&file, model.owner(), options.codeword_dtype)).transpose()?
             }
             None => embedded_codebooks(&model, options)?,
         };
@@ -70,9 +75,21 @@ impl Loaded {
                 None => model.spec().eos_token_ids.clone(),
             },
             attention: options.attention(codebooks.is_some())?,
-            codebooks,
+            codebooks: codebooks.map(Arc::new),
             model,
         })
+    }
+
+    /// The model at work, on so many sequences at a time at most.
+    pub(super) fn engine(&self, options: &ModelOptions, batch: usize) -> Result<Engine<'_>> {
+        let options = engine::Options {
+            codebooks: self.codebooks.clone(),
+            attention: self.attention,
+            kv_dtype: options.kv_dtype,
+            end_of_sequence: self.end_of_sequence.clone(),
+            batch,
+        };
+        Engine::new(&self.model, &self.tokenizer, options)
     }
 }
 
@@ -80,7 +97,7 @@ impl Loaded {
 fn embedded_codebooks(model: &Model, options: &ModelOptions) -> Result<Option<Codebooks>> {
     match &options.codebooks {
         _ if !options.wants_codebooks() => Ok(None),
-        Some(file) => Codebooks::open(file, model, options.codeword_dtype).map(Some),
+        Some(file) => Codebooks::open(file, model.owner(), options.codeword_dtype).map(Some),
         None => demo::codebooks(model, options.codeword_dtype).map(Some),
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: parse, call the library, print. Nothing is computed here.
 
+mod answer;
 mod calibrate;
 mod chat;
 mod codebooks;

@@ -4,7 +4,10 @@ use a2ats_kernel::{
     Dtype,
     decode::{Estimate, Sparsity},
 };
-use a2ats_model::{Attention, Error, Result, engine::sampling::SamplingOptions};
+use a2ats_model::{
+    Attention, Error, Result,
+    engine::{Request, sampling::SamplingOptions},
+};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -113,6 +116,10 @@ pub(super) struct SamplingArguments {
     #[arg(long, short = 'n', value_name = "N", default_value_t = 256)]
     pub(super) max_new_tokens: usize,
 
+    /// End the text in front of this string; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub(super) stop: Vec<String>,
+
     /// Divides the logits; 0 always takes the most probable token.
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f32,
@@ -139,6 +146,17 @@ pub(super) struct SamplingArguments {
 }
 
 impl SamplingArguments {
+    /// A request with these options.
+    pub(super) fn request(&self, prompt: Vec<u32>) -> Request {
+        Request {
+            prompt,
+            sampling: self.options(),
+            max_new_tokens: self.max_new_tokens,
+            stop: self.stop.clone(),
+            ..Request::default()
+        }
+    }
+
     pub(super) fn options(&self) -> SamplingOptions {
         SamplingOptions {
             temperature: self.temperature,

@@ -20,8 +20,7 @@ pub(super) fn text(argument: Option<&str>, file: Option<&Path>, embedded_model: 
         if path.as_os_str() == "-" {
             return standard_input();
         }
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        return utf8(bytes, path);
+        return self::file(path);
     }
     if embedded_model {
         if somebody_writes() {
@@ -39,6 +38,11 @@ pub(super) fn text(argument: Option<&str>, file: Option<&Path>, embedded_model: 
         ));
     }
     standard_input()
+}
+
+/// A file's text.
+pub(super) fn file(path: &Path) -> Result<String> {
+    utf8(std::fs::read(path).map_err(Error::io(path))?, path)
 }
 
 fn standard_input() -> Result<String> {

@@ -1,8 +1,8 @@
 //! What a calibration will take, before it is begun.
 
 use super::{LONGEST_DOCUMENT, Settings, keys, keys::Documents};
-use crate::{cache::kv_bytes, error::Result, model::Model};
-use a2ats_kernel::{Dtype, clustering::Clusterer};
+use crate::{block::Products, error::Result, model::Model, sequence::kv_bytes};
+use a2ats_kernel::{Dtype, clustering::Clusterer, linear::Method};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -64,11 +64,9 @@ pub fn estimate(
 /// By layer 0's MLP: the other layers and the projections in proportion to their weights.
 fn seconds_per_token(model: &Model) -> Result<f64> {
     let spec = &model.spec;
-    let layer = &model.layers[0];
     let x = vec![0.5; TOKENS * spec.hidden_size];
     let start = Instant::now();
-    layer.gate.apply(model, &x)?;
-    layer.up.apply(model, &x)?;
+    model.blocks[0].gated(model.context(), &mut Products::default(), Method::Many, &x)?;
     let seconds = start.elapsed().as_secs_f64();
     let measured = 2 * spec.hidden_size * spec.intermediate_size;
     let heads = 2 * (spec.num_attention_heads + spec.num_key_value_heads) * spec.head_dim;

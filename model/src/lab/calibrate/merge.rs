@@ -7,7 +7,7 @@ use crate::{
         write::{Tensor, write},
     },
     error::{Error, Result},
-    files::safetensors::{MatrixHandle, Tensors},
+    files::safetensors::{Stored, Tensors},
 };
 use a2ats_kernel::Elements;
 use std::{
@@ -21,7 +21,7 @@ struct Share {
     metadata: BTreeMap<String, String>,
     report: Report,
     /// Of its tensors: name, shape, elements.
-    handles: Vec<(String, Vec<usize>, MatrixHandle)>,
+    handles: Vec<(String, Vec<usize>, Stored)>,
 }
 
 /// What a codebook file of the native format says about how it was made.
@@ -66,7 +66,7 @@ pub fn merge(paths: &[PathBuf], out: &Path) -> Result<Report> {
     let mut tensors = Vec::new();
     for share in &shares {
         for (name, shape, handle) in &share.handles {
-            let Elements::F32(values) = share.tensors.matrix(handle).elements() else {
+            let Elements::F32(values) = handle.elements() else {
                 return Err(Error::file(share.tensors.label(), format!("{name} is not f32"), REMEDY));
             };
             tensors.push(Tensor::f32(name, shape.clone(), vec![values]));
@@ -84,7 +84,7 @@ const REMEDY: &str = "merge what a2ats calibrate --layers made from the same mod
 impl Share {
     fn open(path: &Path) -> Result<Self> {
         let report = read_report(path)?;
-        let mut tensors = Tensors::open(path)?;
+        let tensors = Tensors::open(path)?;
         let mut handles = Vec::new();
         for layer in report.settings.layers.clone() {
             for part in ["codewords", "cholesky"] {
@@ -92,7 +92,7 @@ impl Share {
                 let Some(&[heads, rows, d]) = tensors.shape(&name) else {
                     return Err(Error::file(path, format!("has no tensor {name}"), REMEDY));
                 };
-                let handle = tensors.tensor_handle(&name, &[heads, rows, d])?;
+                let handle = tensors.stored(&name, &[heads, rows, d])?;
                 handles.push((name, vec![heads, rows, d], handle));
             }
         }

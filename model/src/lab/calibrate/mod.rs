@@ -201,6 +201,6 @@ fn write(model: &Model, work: &Work, report: &Report, out: &Path) -> Result<()> 
         }
     }
     let calibration = serde_json::to_string(report).map_err(|error| Error::io(out)(error.into()))?;
-    let metadata = codebooks::native_metadata(model, report.settings.relative_position, calibration);
+    let metadata = codebooks::native_metadata(model.owner(), report.settings.relative_position, calibration);
     codebooks::write::write(out, &metadata, &tensors)
 }

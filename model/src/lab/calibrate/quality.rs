@@ -4,7 +4,7 @@
 //! ones q·k and those of the keys' codewords q·k̂. All keys that were kept apart count as one context. What the fixed
 //! position itself costs is not part of it.
 
-use crate::{error::Result, layer::encode};
+use crate::{attention::encode, error::Result};
 use a2ats_kernel::{
     Codebook, Elements, Kernels,
     linear::{Inputs, Matrix, Purpose, Vectors, rows_per_task},
@@ -49,7 +49,8 @@ pub(super) fn measure(
     if held_out.keys.is_empty() || held_out.queries.is_empty() {
         return Ok(Quality { score_error: None, recall_1: None, recall_3: None, cluster_sizes });
     }
-    let codes = encode(kernels, book, &held_out.keys)?;
+    let mut codes = vec![0; held_out.keys.len() / d];
+    encode(kernels, book, &held_out.keys, &mut codes)?;
     let truth = scores(kernels, held_out.queries, &held_out.keys, d)?;
     let by_code = scores(kernels, held_out.queries, codewords, d)?;
     let of_query = truth.par_chunks(codes.len()).zip(by_code.par_chunks(book.codes()));

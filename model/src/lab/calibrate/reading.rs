@@ -7,11 +7,12 @@ use super::{
     work::Work,
 };
 use crate::{
-    cache::Attention,
+    batch::Workspace,
     codebooks::write::{Tensor, write},
     error::{Error, Result},
     model::Model,
-    session::Session,
+    observer::Observer,
+    sequence::{Attention, Sequence},
 };
 use a2ats_kernel::{Dtype, elementwise::Rotation};
 use safetensors::SafeTensors;
@@ -49,12 +50,15 @@ pub(super) fn read(
         heads: heads.into_iter().map(Mutex::new).collect(),
         document: 0,
     };
+    let mut workspace = Workspace::default();
     for (number, document) in documents.iter().enumerate().skip(done) {
         recorder.begin(number);
         let before = lengths.start(number);
-        let mut session = Session::new(model, None, Attention::Dense, Dtype::Bf16, document.len())?;
-        let progress = |tokens| keep_on(Progress::Reading { tokens: before + tokens, of: lengths.tokens() });
-        if session.prefill_observed(document, Some(&recorder), progress)?.is_none() {
+        let mut sequence = Sequence::new(&model.spec, None, Attention::Dense, Dtype::Bf16, document.len())?;
+        let mut progress =
+            |tokens| keep_on(Progress::Reading { tokens: before + tokens, of: lengths.tokens() });
+        let observer: Option<&dyn Observer> = Some(&recorder);
+        if model.prefill(&mut sequence, document, observer, &mut workspace, &mut progress)?.is_break() {
             return Ok(None);
         }
         // The keys first: what is said to be there must be there.

@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    layer::Observer,
     linear::transpose,
     model::Model,
+    observer::Observer,
 };
 use a2ats_kernel::{
     Elements,

@@ -4,7 +4,7 @@ use super::LONGEST_DOCUMENT;
 use crate::{
     error::{Error, Result},
     model::Model,
-    session::longest_context,
+    sequence::longest_context,
     text::tokenizer::Tokenizer,
 };
 use rand::{RngExt, SeedableRng};
@@ -29,7 +29,7 @@ pub struct Collector<'a> {
 impl<'a> Collector<'a> {
     /// For so many tokens in all.
     pub fn new(model: &Model, tokenizer: &'a Tokenizer, tokens: usize) -> Self {
-        let longest = LONGEST_DOCUMENT.min(longest_context(model));
+        let longest = LONGEST_DOCUMENT.min(longest_context(&model.spec));
         Self { tokenizer, longest, left: tokens, documents: Vec::new() }
     }
 

@@ -2,9 +2,12 @@
 
 use super::{Settings, folder::Folder, keys::Keys};
 use crate::{
-    codebooks::{fingerprint, fnv_1a, write::whole},
+    codebooks::write::whole,
     error::{Error, Result},
-    files::safetensors::{MatrixHandle, Tensors},
+    files::{
+        identity::Fnv,
+        safetensors::{Stored, Tensors},
+    },
     model::Model,
 };
 use a2ats_kernel::Elements;
@@ -31,7 +34,7 @@ fn is_ours(name: &str) -> bool {
 /// What a calibration in a folder is of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Plan {
-    model_fingerprint: String,
+    model_identity: String,
     /// Of the token ids.
     text_fingerprint: String,
     tokens: usize,
@@ -65,7 +68,7 @@ impl Work {
         let folder = Folder::open(work_folder(out), PLAN, is_ours)?;
         let tokens = documents.iter().map(Vec::len).sum();
         let plan = Plan {
-            model_fingerprint: fingerprint(model),
+            model_identity: model.identity().as_str().to_owned(),
             text_fingerprint: text_fingerprint(documents),
             tokens,
             settings: settings.clone(),
@@ -89,9 +92,9 @@ impl Work {
 
     /// A finished head.
     pub(super) fn head(&self, layer: usize, kv_head: usize) -> Result<HeadFile> {
-        let mut tensors = Tensors::open(&self.head_file(layer, kv_head))?;
-        let codewords = tensors.matrix_handle("codewords", self.codewords, self.head_dim)?;
-        let cholesky = tensors.matrix_handle("cholesky", self.head_dim, self.head_dim)?;
+        let tensors = Tensors::open(&self.head_file(layer, kv_head))?;
+        let codewords = tensors.stored("codewords", &[self.codewords, self.head_dim])?;
+        let cholesky = tensors.stored("cholesky", &[self.head_dim, self.head_dim])?;
         Ok(HeadFile { tensors, codewords, cholesky })
     }
 
@@ -127,7 +130,7 @@ fn keep_plan(folder: &Folder, plan: &Plan) -> Result<()> {
 
 /// What an unfinished calibration was begun with.
 fn difference(found: &Plan, plan: &Plan) -> &'static str {
-    if found.model_fingerprint != plan.model_fingerprint {
+    if found.model_identity != plan.model_identity {
         "was begun for another model"
     } else if (&found.text_fingerprint, found.tokens) != (&plan.text_fingerprint, plan.tokens) {
         "was begun with another text, or with more or less of it"
@@ -140,21 +143,23 @@ fn difference(found: &Plan, plan: &Plan) -> &'static str {
 fn text_fingerprint(documents: &[Vec<u32>]) -> String {
     let lengths = documents.iter().map(|document| document.len() as u64);
     let words = lengths.chain(documents.iter().flatten().map(|&id| u64::from(id)));
-    fnv_1a(words.flat_map(u64::to_le_bytes))
+    let mut hash = Fnv::default();
+    words.for_each(|word| hash.add(&word.to_le_bytes()));
+    hash.to_string()
 }
 
 /// A finished head's file.
 pub(super) struct HeadFile {
     tensors: Tensors,
-    codewords: MatrixHandle,
-    cholesky: MatrixHandle,
+    codewords: Stored,
+    cholesky: Stored,
 }
 
 impl HeadFile {
     /// Its `codewords` or its `cholesky` factor.
     pub(super) fn f32(&self, name: &str) -> Result<&[f32]> {
         let handle = if name == "codewords" { &self.codewords } else { &self.cholesky };
-        match self.tensors.matrix(handle).elements() {
+        match handle.elements() {
             Elements::F32(values) => Ok(values),
             _ => Err(Error::file(self.tensors.label(), format!("{name} is not f32"), REMEDY)),
         }

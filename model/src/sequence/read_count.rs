@@ -1,45 +1,6 @@
-//! What passes between the layers of a step: working memory, and the count of what was read.
+//! What decode steps read.
 
-use crate::{error::Result, session::PREFILL_CHUNK};
-use a2ats_kernel::{
-    Dtype,
-    attention::Partial,
-    codebook::Probes,
-    decode::{Amount, Choice},
-    estimate,
-    store::{Layout, Store},
-};
-
-/// Working memory of one pass, a part per kv head, shared by all layers.
-#[derive(Debug)]
-pub(crate) struct Scratch {
-    pub(crate) heads: Vec<HeadScratch>,
-    /// Rows of the tokens that prefill is reading, not rounded to the cache's storage type.
-    pub(crate) exact_rows: Vec<Store>,
-}
-
-/// Working memory of one kv head's decode step.
-#[derive(Debug, Default)]
-pub(crate) struct HeadScratch {
-    pub(crate) probes: Probes,
-    /// `[queries, codes]`: of the windowed queries, then of the averaged ones.
-    pub(crate) scores: Vec<f32>,
-    pub(crate) of_estimate: estimate::Scratch,
-    pub(crate) choice: Choice,
-    /// The queries that the estimate goes by.
-    pub(crate) scored: Vec<f32>,
-    /// The estimate of what is not attended.
-    pub(crate) estimated: Partial,
-}
-
-impl Scratch {
-    pub(crate) fn new(kv_heads: usize, head_dim: usize) -> Result<Self> {
-        let layout = Layout { dtype: Dtype::F32, head_dim, codes: 0, window: 1, sinks: 0 };
-        let exact_rows =
-            (0..kv_heads).map(|_| Store::new(layout, PREFILL_CHUNK)).collect::<Result<_, _>>()?;
-        Ok(Self { heads: (0..kv_heads).map(|_| HeadScratch::default()).collect(), exact_rows })
-    }
-}
+use a2ats_kernel::decode::Amount;
 
 /// What decode steps read, summed over steps, layers and kv heads.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -79,7 +40,7 @@ impl ReadCount {
     }
 
     /// Counts what another part of the work read.
-    pub(crate) fn absorb(&mut self, other: &Self) {
+    pub fn absorb(&mut self, other: &Self) {
         self.tokens += other.tokens;
         self.attended += other.attended;
         self.picked += other.picked;
@@ -87,6 +48,19 @@ impl ReadCount {
         self.codeword_bytes += other.codeword_bytes;
         self.estimate_bytes += other.estimate_bytes;
         self.dense_bytes += other.dense_bytes;
+    }
+
+    /// What has been read since an earlier count of the same sequence.
+    pub(crate) const fn since(&self, earlier: &Self) -> Self {
+        Self {
+            tokens: self.tokens - earlier.tokens,
+            attended: self.attended - earlier.attended,
+            picked: self.picked - earlier.picked,
+            row_bytes: self.row_bytes - earlier.row_bytes,
+            codeword_bytes: self.codeword_bytes - earlier.codeword_bytes,
+            estimate_bytes: self.estimate_bytes - earlier.estimate_bytes,
+            dense_bytes: self.dense_bytes - earlier.dense_bytes,
+        }
     }
 
     /// Attended tokens over all tokens; none before the first decode step.
