@@ -8,6 +8,7 @@ use super::{
     options::{ModelOptions, SamplingArguments},
     output::{human_bytes, print, print_json, say},
     prompt,
+    prompts::Job,
 };
 use a2ats_model::{
     Result,
@@ -28,6 +29,7 @@ use std::{path::PathBuf, time::Duration};
 ///   a2ats generate --attention dense
 ///   a2ats generate --model Llama-3.1-8B-Instruct --chat "What is a sink token?"
 ///   a2ats generate --model Llama-3.1-8B-Instruct --chat --prompt-file book.txt --json
+///   a2ats generate --model Llama-3.1-8B-Instruct --prompts in.jsonl --out out.jsonl --batch 16
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Generate {
@@ -37,6 +39,20 @@ pub(super) struct Generate {
     /// Read the prompt from a file; - is standard input.
     #[arg(long, short = 'f', value_name = "FILE", conflicts_with = "prompt")]
     prompt_file: Option<PathBuf>,
+
+    /// Answer all prompts of a JSON-lines file: {"id", "prompt" or "messages"} in each line, and max_new_tokens,
+    /// temperature, top_p, top_k, min_p, repetition_penalty, seed or stop where they differ from the command line's.
+    #[arg(long, value_name = "FILE", requires = "out", conflicts_with_all = ["prompt", "prompt_file", "chat"])]
+    prompts: Option<PathBuf>,
+
+    /// The file that answers to --prompts are added to, a line for each, in their order; ids that it has already are skipped, so that
+    /// a run that was stopped goes on.
+    #[arg(long, value_name = "FILE", requires = "prompts")]
+    out: Option<PathBuf>,
+
+    /// Most prompts of --prompts to answer at a time: they share each pass over the weights, and the answers do not depend on it.
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "prompts")]
+    batch: usize,
 
     /// Put the prompt into the model's chat template, as the user's turn.
     #[arg(long)]
@@ -85,6 +101,11 @@ impl Generate {
     pub(super) fn run(&self) -> CommandResult {
         self.sampling.options().validate()?;
         interrupt::listen()?;
+        if let (Some(prompts), Some(out)) = (&self.prompts, &self.out) {
+            let (model, sampling) = (&self.model, &self.sampling);
+            let job = Job { prompts, out, batch: self.batch, json: self.json, model, sampling };
+            return with_threads(self.model.threads, || job.run(&Loaded::new(&self.model)?))?;
+        }
         let report = with_threads(self.model.threads, || {
             let loaded = Loaded::new(&self.model)?;
             let embedded = self.model.model.is_none();

@@ -14,6 +14,7 @@ mod options;
 mod output;
 mod progress;
 mod prompt;
+mod prompts;
 mod quality;
 
 use a2ats_model::{Error, Result};

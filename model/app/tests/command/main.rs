@@ -5,4 +5,5 @@ mod calibrate;
 mod common;
 mod cuda;
 mod parquet;
+mod prompts;
 mod usage;
