@@ -27,7 +27,8 @@ pub(super) fn product<S: Simd, T: Element<S>>(
     out: &mut [f32],
 ) {
     let (cols, count) = (layout.purpose.cols, layout.count);
-    for (elements, out) in elements.chunks(ROWS * cols).zip(out.chunks_mut(ROWS * count)) {
+    let rows = if count > layout.part_vectors { ROWS } else { elements.len() / cols };
+    for (elements, out) in elements.chunks(rows * cols).zip(out.chunks_mut(rows * count)) {
         for (number, packed) in inputs.values().chunks(layout.part_len).enumerate() {
             let first = number * layout.part_vectors;
             with_tile_width!(S::TILE_QUERIES, layout.part_vectors.min(count - first), H => {
