@@ -9,13 +9,17 @@ use a2ats_kernel::{
     decode::{Estimate, Sparsity, StepInput, StepScratch, decode_step},
     store::Store,
 };
+use a2ats_model::{Attention, Batch, Codebooks, Model, Sequence, Workspace};
 use a2ats_tests::{
     backends::on_every_backend,
+    golden::case,
     inputs::{Noise, unit_matrix},
 };
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
+    ops::ControlFlow,
+    sync::Arc,
 };
 
 thread_local! {
@@ -77,6 +81,46 @@ fn steps_allocate_nothing_but_what_a_log_grows_by() {
             // Codes and entries of the log, each of which doubles now and then, and what is corrected by them.
             let allocations = ALLOCATIONS.get() - before;
             assert!(allocations <= 5, "{}: {allocations} allocations in {steps} steps", kernels.name());
+        });
+    }
+}
+
+/// A batch of three sequences, one of them dense; on one thread, whose allocations are counted.
+#[test]
+fn a_batch_allocates_nothing_in_steady_state() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    for estimate in [Estimate::Off, Estimate::Fixed, Estimate::Averaged] {
+        on_every_backend(|kernels| {
+            let model = Model::open(&case("gqa4-d64"), kernels).unwrap();
+            let file = case("gqa4-d64").join("codebooks_reference.safetensors");
+            let books = Arc::new(Codebooks::open(&file, model.owner(), Dtype::F16).unwrap());
+            let sparse = Attention::A2ats(Sparsity { estimate, ..Sparsity::default() });
+            let (mut workspace, prompt) = (Workspace::default(), vec![5; 400]);
+            let mut on = |_| ControlFlow::Continue(());
+            let mut sequences = [sparse, Attention::Dense, sparse].map(|attention| {
+                let books = Some(Arc::clone(&books));
+                let mut sequence = Sequence::new(model.spec(), books, attention, Dtype::Bf16, 2000).unwrap();
+                assert!(
+                    model
+                        .prefill(&mut sequence, &prompt, None, &mut workspace, &mut on)
+                        .unwrap()
+                        .is_continue()
+                );
+                sequence
+            });
+            let mut step = |number: u32| {
+                let ids = [number % 400, number * 7 % 400, number * 13 % 400];
+                let mut batch = Batch { steps: &mut sequences, ids: &ids, chunk: None };
+                assert!(model.forward(&mut batch, &mut workspace, &mut on).unwrap().is_continue());
+            };
+            let allocations = pool.install(|| {
+                (0..60).for_each(&mut step);
+                let before = ALLOCATIONS.get();
+                (60..100).for_each(&mut step);
+                ALLOCATIONS.get() - before
+            });
+            // Lists of the logs double now and then. What came with every token would be 40 at least.
+            assert!(allocations < 40, "{}: {allocations} allocations in 40 steps", kernels.name());
         });
     }
 }

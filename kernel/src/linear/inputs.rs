@@ -1,6 +1,6 @@
 //! Input vectors, brought once into the form in which all the weights of a product go over them.
 
-use super::{Matrix, vectors::Vectors};
+use super::{Matrix, few::most_inputs, vectors::Vectors};
 use crate::{
     dtype::Dtype,
     element::Element,
@@ -29,7 +29,7 @@ pub enum Method {
 impl Method {
     /// The one that is as fast as the other or faster for so many inputs.
     pub const fn for_inputs(count: usize) -> Self {
-        if count <= 5 { Self::Few } else { Self::Many }
+        if count <= 8 { Self::Few } else { Self::Many }
     }
 }
 
@@ -74,7 +74,7 @@ impl Layout {
         let (part_vectors, part_len, len) = match method {
             Method::Few => {
                 // Tiles of nearly equal size. Of no vectors, the dimension may be any number.
-                let tile = count.div_ceil(count.div_ceil(S::TILE_QUERIES).max(1)).max(1);
+                let tile = count.div_ceil(count.div_ceil(most_inputs::<S>()).max(1)).max(1);
                 let stride = if count > 0 { packed_len::<S>(cols) } else { 0 };
                 (tile, tile * stride, count * stride)
             }

@@ -12,7 +12,7 @@
 //! are the same alone and among others.
 //! Relative error below 1e-6·√cols of Σ|w·x|; the BF16 instructions see inputs as [`Precision`] says.
 //!
-//! With few inputs every weight is read once, which is the whole cost, and each tile of rows goes over tiles of up to five of them
+//! With few inputs every weight is read once, which is the whole cost, and each tile of rows goes over tiles of up to eight of them
 //! (four on some backends). With many, a lane is an input and weights are taken one by one (`microkernel/broadcast.rs`). Callers
 //! spread a product over threads by ranges of [`rows_per_task`] rows ([`Matrix::row_range`]); no number depends on how many,
 //! as long as they are a multiple of 64.

@@ -149,8 +149,8 @@ fn rows(draw: &mut Draw<'_>) {
 }
 
 fn method(draw: &mut Draw<'_>) {
-    let count = draw.number(5);
-    assert_eq!(Method::for_inputs(count) == Method::Many, count > 5);
+    let count = draw.number(8);
+    assert_eq!(Method::for_inputs(count) == Method::Many, count > 8);
 }
 
 fn new_purpose(draw: &mut Draw<'_>) {
