@@ -7,7 +7,7 @@ use crate::{
     codebooks::Owner,
     error::{Error, Result},
     families,
-    files::{identity::Identity, safetensors::Tensors},
+    files::{Loading, identity::Identity, safetensors::Tensors},
     linear::{Linear, Packed, multiply, transpose_into},
     observer::Observer,
     sequence::Sequence,
@@ -32,12 +32,12 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens a Hugging Face folder: config.json and the safetensors checkpoint.
+    /// Opens a Hugging Face folder: config.json and the safetensors checkpoint, which is mapped.
     ///
     /// # Errors
     /// If a file is missing, unreadable, damaged, or of a model that is not supported.
     pub fn open(folder: &Path, kernels: &'static dyn Kernels) -> Result<Self> {
-        Self::from_parts(families::load(folder)?, Tensors::open_model(folder)?, kernels)
+        Self::from_parts(families::load(folder)?, Tensors::open_model(folder, Loading::Map)?, kernels)
     }
 
     /// Puts a model together from its configuration and its tensors.

@@ -84,7 +84,7 @@ impl<'m> Engine<'m> {
             return Err(Error::Usage("a batch of 0 sequences: give at least 1".to_owned()));
         }
         Sequence::new(&model.spec, options.codebooks.clone(), options.attention, options.kv_dtype, 1)?;
-        let ledger = Ledger::new(&model.spec, model.tensors().bytes() as u64);
+        let ledger = Ledger::new(&model.spec, model.tensors().mapped_bytes() as u64);
         Ok(Self {
             model,
             tokenizer,

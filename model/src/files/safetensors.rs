@@ -1,6 +1,6 @@
 //! Tensors of a checkpoint, memory-mapped and used where they lie.
 
-use super::mapped::Bytes;
+use super::mapped::{Bytes, Loading};
 use crate::error::{Error, Result};
 use a2ats_kernel::{Dtype, Elements};
 use safetensors::{SafeTensors, tensor::Metadata};
@@ -63,7 +63,7 @@ impl Tensors {
     ///
     /// # Errors
     /// If there is neither, or a file is not a whole and lawful safetensors file.
-    pub fn open_model(folder: &Path) -> Result<Self> {
+    pub fn open_model(folder: &Path, mut loading: Loading<'_>) -> Result<Self> {
         let single = folder.join("model.safetensors");
         let index = folder.join("model.safetensors.index.json");
         if single.exists() || !index.exists() {
@@ -75,12 +75,14 @@ impl Tensors {
                     "give a model folder as downloaded from Hugging Face",
                 ));
             }
-            return Self::open(&single);
+            let mut whole = Self::empty();
+            whole.add(&single, Bytes::load(&single, &mut loading)?)?;
+            return Ok(whole);
         }
         let mut whole = Self::empty();
         for shard in shard_names(&index)? {
             let path = folder.join(&shard);
-            whole.add(&path, Bytes::map(&path)?)?;
+            whole.add(&path, Bytes::load(&path, &mut loading)?)?;
         }
         Ok(whole)
     }
@@ -91,7 +93,7 @@ impl Tensors {
     /// If it cannot be read or is not a whole and lawful safetensors file.
     pub fn open(path: &Path) -> Result<Self> {
         let mut whole = Self::empty();
-        whole.add(path, Bytes::map(path)?)?;
+        whole.add(path, Bytes::load(path, &mut Loading::Map)?)?;
         Ok(whole)
     }
 
@@ -154,6 +156,12 @@ impl Tensors {
     /// Bytes of all the files.
     pub fn bytes(&self) -> usize {
         self.files.iter().map(|(_, bytes)| bytes.len()).sum()
+    }
+
+    /// Bytes of those that are mapped, which count as free memory while they are read again and again.
+    pub fn mapped_bytes(&self) -> usize {
+        let mapped = self.files.iter().filter(|(_, bytes)| bytes.is_mapped());
+        mapped.map(|(_, bytes)| bytes.len()).sum()
     }
 
     /// The file that errors about this checkpoint should name.

@@ -5,6 +5,7 @@ use super::{
     device::Device,
     interrupt,
     load::{Base, with_threads},
+    options::Weights,
     output::{human_bytes, human_time, print, print_json, say},
     progress::Progress,
     quality::Show,
@@ -112,7 +113,7 @@ impl Calibrate {
             ));
         }
         interrupt::listen()?;
-        let base = with_threads(self.threads, || Base::new(self.model.as_deref()))??;
+        let base = with_threads(self.threads, || Base::new(self.model.as_deref(), Weights::Map))??;
         let documents = self.documents(&base)?;
         let layers = self.layers.clone().unwrap_or(0..base.model.spec().num_hidden_layers);
         let settings = Settings {

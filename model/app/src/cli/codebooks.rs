@@ -1,6 +1,6 @@
 //! `a2ats codebooks`: what can be done with codebook files.
 
-use super::{CommandResult, Outcome, load::Base, output::say, quality::Show};
+use super::{CommandResult, Outcome, load::Base, options::Weights, output::say, quality::Show};
 use a2ats_model::{
     codebooks::import::{Source, import},
     lab::calibrate::merge::{merge, read_report},
@@ -84,7 +84,7 @@ impl Codebooks {
             }
             Self::Import(Import { files, model, relative_position, out }) => {
                 let source = Source::from_names(files)?;
-                let base = Base::new(Some(model))?;
+                let base = Base::new(Some(model), Weights::Map)?;
                 import(base.model.owner(), &source, *relative_position, out)?;
                 say(&format!("{}: codebooks of {}", out.display(), base.name));
             }

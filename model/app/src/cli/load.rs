@@ -1,10 +1,15 @@
 //! Everything that a command needs of a model, from a folder or from the program itself.
 
-use super::options::ModelOptions;
+use super::{
+    options::{ModelOptions, Weights},
+    progress::Progress,
+};
+use a2ats_kernel::Kernels;
 use a2ats_model::{
     Attention, Codebooks, Error, Model, Result, demo,
     engine::{self, Engine},
-    families::GenerationConfig,
+    families::{self, GenerationConfig},
+    files::{Loading, safetensors::Tensors},
     text::{template::ChatTemplate, tokenizer::Tokenizer},
 };
 use std::{
@@ -24,7 +29,7 @@ pub(super) struct Base {
 
 impl Base {
     /// Loads a folder, or what the program itself holds, with the backend that the environment or the CPU decides.
-    pub(super) fn new(folder: Option<&Path>) -> Result<Self> {
+    pub(super) fn new(folder: Option<&Path>, weights: Weights) -> Result<Self> {
         // A wrong A2ATS_ISA is the caller's mistake, not the model's.
         let kernels = a2ats_kernel::select().map_err(|error| Error::Usage(format!("A2ATS_ISA: {error}")))?;
         let Some(folder) = folder else {
@@ -37,10 +42,29 @@ impl Base {
         }
         Ok(Self {
             name: folder.display().to_string(),
-            model: Model::open(folder, kernels)?,
+            model: open_model(folder, weights, kernels)?,
             tokenizer: Tokenizer::from_file(&folder.join("tokenizer.json"))?,
         })
     }
+}
+
+/// Opens a model, with a bar if copying it takes long.
+fn open_model(folder: &Path, weights: Weights, kernels: &'static dyn Kernels) -> Result<Model> {
+    let spec = families::load(folder)?;
+    let mut bar = None;
+    let mut progress = |done: u64, of: u64| {
+        let mib = |bytes: u64| (bytes >> 20) as usize;
+        // A bar for each file.
+        bar.get_or_insert_with(|| Progress::new(mib(of), ("copying weights", "MiB"))).show(mib(done));
+        if done == of {
+            bar = None;
+        }
+    };
+    let tensors = match weights {
+        Weights::Map => Tensors::open_model(folder, Loading::Map)?,
+        Weights::Copy => Tensors::open_model(folder, Loading::Copy(&mut progress))?,
+    };
+    Model::from_parts(spec, tensors, kernels)
 }
 
 /// A model with what belongs to it.
@@ -58,7 +82,7 @@ impl Loaded {
     /// Loads what the options name.
     pub(super) fn new(options: &ModelOptions) -> Result<Self> {
         let folder = options.model.as_deref();
-        let Base { name, model, tokenizer } = Base::new(folder)?;
+        let Base { name, model, tokenizer } = Base::new(folder, options.weights)?;
         let codebooks = match folder {
             Some(folder) => {
                 let file = codebook_file(folder, options)?;

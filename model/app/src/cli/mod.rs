@@ -52,6 +52,8 @@ const INTERRUPTED: u8 = 130;
 /// Runs the command that the program's arguments name.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    #[cfg(unix)]
+    a2ats_model::files::end_when_truncated("a2ats: ");
     let outcome = match cli.command {
         Command::Generate(command) => command.run(),
         Command::Chat(command) => command.run(),

@@ -54,9 +54,20 @@ pub(super) struct ModelOptions {
     #[arg(long, value_name = "DTYPE", default_value = "f16")]
     pub(super) codeword_dtype: Dtype,
 
+    /// How weights come into memory: mapped, as they are used, or copied first, so that the files may change meanwhile.
+    #[arg(long, value_enum, default_value_t = Weights::Map)]
+    pub(super) weights: Weights,
+
     /// Threads to compute with; without it, one per core. The numbers do not depend on it.
     #[arg(long, short, value_name = "N")]
     pub(super) threads: Option<usize>,
+}
+
+/// How weights come into memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Weights {
+    Map,
+    Copy,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

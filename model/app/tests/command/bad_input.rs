@@ -1,9 +1,9 @@
 //! Bad input gets one line that names the file and the remedy, and the right exit code; never a panic.
 
-use super::common::{ModelFolder, a2ats, command, ran};
+use super::common::{ModelFolder, Ran, a2ats, command, ran};
 use safetensors::SafeTensors;
 use serde_json::json;
-use std::{fs, process::Stdio};
+use std::{fs, io::Read, process::Stdio};
 
 const CASE: &str = "mha-d32-tied";
 
@@ -234,4 +234,35 @@ fn options_out_of_range() {
     }
     let unknown = command(&["generate"]).env("A2ATS_ISA", "abacus").stdin(Stdio::null()).output().unwrap();
     ran(unknown).refused(2, &["A2ATS_ISA", "abacus", "portable"]);
+}
+
+/// A run that has begun to answer when its weights are cut short.
+#[cfg(unix)]
+fn cut_short(weights: &str) -> Ran {
+    let folder = ModelFolder::new("mha-d32-tied");
+    let arguments =
+        ["generate", "--model", folder.path(), "abc", "-n", "4000", "--weights", weights, "--threads", "1"];
+    let mut child = command(&arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    fs::OpenOptions::new().write(true).open(folder.file("model.safetensors")).unwrap().set_len(4096).unwrap();
+    ran(child.wait_with_output().unwrap())
+}
+
+#[cfg(unix)]
+#[test]
+fn weights_that_are_cut_short_end_the_program_with_a_word_or_not_at_all() {
+    let mapped = cut_short("map");
+    assert_eq!(mapped.code, Some(1), "{}", mapped.stderr);
+    for word in ["a2ats: ", "model.safetensors", "cut short", "--weights copy"] {
+        assert!(mapped.stderr.contains(word), "{}", mapped.stderr);
+    }
+    let copied = cut_short("copy");
+    assert_eq!(copied.code, Some(0), "{}", copied.stderr);
+    assert!(copied.stderr.contains("generated 4000 tokens"), "{}", copied.stderr);
 }
