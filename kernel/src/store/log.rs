@@ -96,6 +96,12 @@ impl Log {
         self.len += tokens;
     }
 
+    /// Replaces the codes of the last rows, which are not entered.
+    pub(super) fn set_codes(&mut self, codes: &[u16]) {
+        let from = self.len - codes.len();
+        self.codes[from..].copy_from_slice(codes);
+    }
+
     /// Copies a row that is stored already; there is room for it.
     pub(super) fn push(&mut self, layout: &Layout, row: &[u8], code: u16) {
         let bytes = layout.row_bytes();
@@ -210,8 +216,14 @@ pub(super) fn check_tokens(layout: &Layout, keys: &[f32], values: &[f32], codes:
     expect_len("keys", keys.len(), tokens * layout.head_dim)?;
     expect_len("values", values.len(), keys.len())?;
     expect_len("codes", codes.len(), if layout.codes > 0 { tokens } else { 0 })?;
+    check_codes(layout, codes)?;
+    Ok(tokens)
+}
+
+/// Refuses codes that are not among the codewords.
+pub(super) fn check_codes(layout: &Layout, codes: &[u16]) -> Result<()> {
     match codes.iter().find(|&&code| usize::from(code) >= layout.codes) {
-        None => Ok(tokens),
+        None => Ok(()),
         Some(bad) => {
             let supported = "codes below the number of codewords";
             Err(Error::Unsupported { what: "code", got: bad.to_string(), supported })

@@ -33,7 +33,7 @@ use crate::{
     error::{Error, Result},
     rows::{MAX_AREAS, Rows, Run, Runs},
 };
-use log::{Log, check_tokens};
+use log::{Log, check_codes, check_tokens};
 use sorting::Sorting;
 
 /// Most bases of a store.
@@ -159,6 +159,24 @@ impl Store {
         let tokens = check_tokens(&self.layout, keys, values, codes)?;
         self.check_room(tokens)?;
         self.log.append(&self.layout, keys, values, codes);
+        Ok(())
+    }
+
+    /// Replaces the codes of the newest tokens, none of which has left the window: for callers that append keys with any code, and
+    /// encode several at once before they do.
+    ///
+    /// # Errors
+    /// If one of these tokens has left the window, or a code is not among the codewords; nothing changes then.
+    pub fn set_codes(&mut self, codes: &[u16]) -> Result<()> {
+        check_codes(&self.layout, codes)?;
+        let start = self.layout.window_start(self.len());
+        // Sinks never leave it.
+        let newest = if start <= self.layout.sinks { self.len() } else { self.len() - start };
+        if codes.len() > newest {
+            let need = format!("the newest {newest} tokens have not left the window");
+            return Err(Error::Position { position: codes.len(), need });
+        }
+        self.log.set_codes(codes);
         Ok(())
     }
 

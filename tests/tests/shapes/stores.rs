@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     ("Layout::window_start", window_start),
     ("Store::new", new),
     ("Store::append", append),
+    ("Store::set_codes", set_codes),
     ("Store::check_room", check_room),
     ("Store::all_rows", all_rows),
     ("Store::rows_before", rows_before),
@@ -176,4 +177,18 @@ fn counts(draw: &mut Draw<'_>) {
     let mut counts = vec![7; draw.len(3)];
     store.counts(&mut counts).unwrap();
     assert_eq!(counts.len(), store.layout().codes);
+}
+
+fn set_codes(draw: &mut Draw<'_>) {
+    let mut store = filled(draw);
+    let (layout, len, before) = (store.layout(), store.len(), content(&store));
+    let start = layout.window_start(len);
+    let newest = if start <= layout.sinks { len } else { len - start };
+    let good = draw.below(newest + 1);
+    let code = draw.number(layout.codes - 1).min(usize::from(u16::MAX)) as u16;
+    let codes = vec![code; draw.len(good)];
+    let fits = codes.len() <= newest && (codes.is_empty() || usize::from(code) < layout.codes);
+    let done = store.set_codes(&codes);
+    let unchanged = content(&store) == before;
+    draw.hold(done, fits, unchanged);
 }

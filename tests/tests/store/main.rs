@@ -22,6 +22,8 @@ use std::sync::Arc;
 enum Change {
     Append(usize),
     Choose,
+    /// Gives so many of the newest tokens other codes.
+    Recode(usize),
     Sort,
     SortSome(usize),
     /// To so many hundredths of its length.
@@ -34,6 +36,7 @@ fn changes() -> impl Strategy<Value = Change> {
     prop_oneof![
         4 => prop_oneof![1_usize..=3, 1_usize..=90].prop_map(Change::Append),
         3 => Just(Change::Choose),
+        1 => (0_usize..=50).prop_map(Change::Recode),
         1 => Just(Change::Sort),
         3 => prop_oneof![0_usize..=9, 0_usize..=200].prop_map(Change::SortSome),
         1 => prop_oneof![select(vec![0_usize, 97, 99]), 0_usize..=100].prop_map(Change::Truncate),
@@ -59,6 +62,7 @@ proptest! {
             match change {
                 Change::Append(tokens) => pair.append(&mut noise, tokens.min(capacity - pair.codes.len())),
                 Change::Choose => pair.assert_chosen(kernels, &mut noise, &sparsity, group),
+                Change::Recode(tokens) => pair.recode(&mut noise, tokens),
                 Change::Sort => {
                     pair.store.sort(kernels).unwrap();
                     pair.assert_sorted();

@@ -44,6 +44,19 @@ impl Pair {
         self.codes.extend(codes);
     }
 
+    /// Tokens that have left the window are refused, and keep their codes.
+    pub fn recode(&mut self, noise: &mut Noise, tokens: usize) {
+        let (layout, len) = (self.store.layout(), self.codes.len());
+        let codes = noise.codes(tokens, layout.codes);
+        let left = layout.window_start(len) - layout.sinks.min(len);
+        let newest = if left == 0 { len } else { len.min(layout.window) };
+        let done = self.store.set_codes(&codes);
+        assert_eq!(done.is_ok(), tokens <= newest, "{tokens} of {len}: {done:?}");
+        if done.is_ok() {
+            self.codes[len - tokens..].copy_from_slice(&codes);
+        }
+    }
+
     pub fn truncate(&mut self, kernels: &dyn Kernels, tokens: usize) {
         self.store.truncate(kernels, tokens).unwrap();
         self.codes.truncate(tokens);
