@@ -1,10 +1,10 @@
 //! A Llama: its weights in place, and one forward pass of a batch through all layers.
 
 use crate::{
-    attention::{Context, PREFILL_CHUNK, no_number},
+    attention::{Context, PREFILL_CHUNK, crossover, no_number},
     batch::{Batch, Chunk, Wanted, Workspace},
     block::{Block, sized},
-    codebooks::Owner,
+    codebooks::{Codebooks, Owner},
     error::{Error, Result},
     families,
     files::{Loading, identity::Identity, safetensors::Tensors},
@@ -14,7 +14,7 @@ use crate::{
     spec::Spec,
     weight::Weight,
 };
-use a2ats_kernel::{Kernels, linear::Method};
+use a2ats_kernel::{Dtype, Kernels, decode::Sparsity, linear::Method};
 use std::{ops::ControlFlow, path::Path};
 
 /// A loaded model. Weights stay in their files' mappings; only vectors (norms, biases) are copied.
@@ -150,6 +150,17 @@ impl Model {
         }
         sequence.sort(self.kernels)?;
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Measures from how many tokens on a sparse step is faster than a dense one here: what [`Attention::Auto`](crate::Attention::Auto) is told.
+    ///
+    /// # Errors
+    /// If the codebooks are of a model of another shape, or memory runs out.
+    pub fn crossover(&self, books: &Codebooks, sparsity: &Sparsity, dtype: Dtype) -> Result<usize> {
+        if !books.fit(&self.spec) {
+            return Err(Error::Usage("the codebooks were opened for a model of another shape".to_owned()));
+        }
+        crossover(self.context(), books, sparsity, dtype)
     }
 
     /// Refuses ids outside the vocabulary.

@@ -1,8 +1,10 @@
 //! One layer's attention for a batch: of sequences that take one token each, and of one that reads several.
 
+mod policy;
 mod prefill;
 mod step;
 
+pub(crate) use policy::crossover;
 pub use prefill::PREFILL_CHUNK;
 pub(crate) use prefill::{Prefill, encode};
 pub(crate) use step::Steps;

@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Result},
     linear::transpose_into,
     observer::Observer,
-    sequence::{Sequence, inner},
+    sequence::{self, Sequence, inner},
 };
 use a2ats_kernel::{
     Codebook, Dtype, Kernels,
@@ -115,16 +115,16 @@ impl Prefill {
         let rotations = &self.rotations[..self.count];
         let (start, position) = (self.start, CAUSAL_POSITIONS * context.width());
         let heads = self.heads.par_iter_mut().zip(sequence.layer_mut(layer)).enumerate();
-        heads.try_for_each(|(number, (head, store))| {
-            let store = inner(store);
+        heads.try_for_each(|(number, (head, kept))| {
+            let kept = inner(kept);
             if let Some(observer) = observer {
                 observer.projected(layer, number, &head.queries, &head.keys, &head.values)?;
             }
-            store.rows_before(start, &mut head.past);
-            head.append(context, book(codebooks.as_deref(), store, layer, number)?, store, rotations)?;
+            kept.store.rows_before(start, &mut head.past);
+            head.append(context, book(codebooks.as_deref(), &kept.store, layer, number)?, kept, rotations)?;
             let Head { queries, past, exact, outputs, .. } = head;
             let Some(exact) = exact else { return Ok(()) };
-            let areas = store.areas();
+            let areas = kept.store.areas();
             let past = if start > 0 { Some(Runs::new(&areas, past)?) } else { None };
             let own = exact.areas()[0];
             let tasks = queries.par_chunks(position).zip(outputs.par_chunks_mut(position)).enumerate();
@@ -154,18 +154,19 @@ impl Head {
         &mut self,
         context: Context<'_>,
         book: Option<&Codebook>,
-        store: &mut Store,
+        kept: &mut sequence::Head,
         rotations: &[Rotation],
     ) -> Result<()> {
         let kernels = context.kernels;
         self.codes.clear();
         if let Some(book) = book {
+            kept.encode(kernels, book)?;
             self.codes.resize(rotations.len(), 0);
             encode(kernels, book, &self.keys, &mut self.codes)?;
         }
         rotate(context, &mut self.keys, rotations)?;
         rotate(context, &mut self.queries, rotations)?;
-        store.append(&self.keys, &self.values, &self.codes)?;
+        kept.store.append(&self.keys, &self.values, &self.codes)?;
         if let Some(exact) = &mut self.exact {
             exact.truncate(kernels, 0)?;
             exact.append(&self.keys, &self.values, &[])?;

@@ -8,7 +8,7 @@ use super::Context;
 use crate::{
     codebooks::Codebooks,
     error::{Error, Result},
-    sequence::{Attention, ReadCount, Sequence},
+    sequence::{self, ReadCount, Sequence},
 };
 use a2ats_kernel::{
     Codebook, Kernels,
@@ -72,6 +72,8 @@ struct Row {
     queries: Vec<f32>,
     /// `[head_dim]`
     key: Vec<f32>,
+    /// The same as it was before it was rotated, where it is still to be encoded.
+    unrotated: Vec<f32>,
     /// `[head_dim]`
     value: Vec<f32>,
     code: Option<u16>,
@@ -144,10 +146,7 @@ impl Plan {
     fn begin(&mut self, context: Context<'_>, sequence: &Sequence) {
         let position = sequence.len();
         self.here.set_position(position, context.frequencies);
-        self.sparsity = match sequence.attention() {
-            Attention::Dense => None,
-            Attention::A2ats(sparsity) => Some(sparsity),
-        };
+        self.sparsity = sequence.attention().sparsity_at(position + 1);
         if let (Some(sparsity), Some(books)) = (self.sparsity, sequence.codebooks()) {
             self.relative.set_position(books.relative_position(), context.frequencies);
             if sparsity.estimate == Estimate::Averaged {
@@ -302,26 +301,41 @@ impl Row {
     fn step(&mut self, step: &Step<'_>, number: usize, queries: &[f32], scores: &[f32]) -> Result<()> {
         let Step { context, sequences, plans, .. } = step;
         let plan = &plans[number];
-        let mut store = sequences[number].store(step.layer, step.head);
+        let mut head = sequences[number].head(step.layer, step.head);
+        let head = &mut *head;
         context.kernels.rotate(&mut self.queries, &plan.here)?;
-        context.kernels.rotate(&mut self.key, &plan.here)?;
-        store.append(&self.key, &self.value, self.code.take().as_slice())?;
         let Some(sparsity) = plan.sparsity else {
-            self.choice.choose_all(&store);
-            return self.attend(step, &store, None);
+            self.append_densely(step, number, head)?;
+            self.choice.choose_all(&head.store);
+            return self.attend(step, &head.store, None);
         };
         let book = step.book(number)?;
+        head.encode(context.kernels, book)?;
+        context.kernels.rotate(&mut self.key, &plan.here)?;
+        let store = &mut head.store;
+        store.append(&self.key, &self.value, self.code.take().as_slice())?;
         let scores = &scores[self.scored.start * book.codes()..self.scored.end * book.codes()];
         let queries = &queries[self.scored.start * book.head_dim()..self.scored.end * book.head_dim()];
         let group = context.spec.group();
-        self.choice.choose(context.kernels, &mut store, &sparsity, &scores[..group * book.codes()])?;
+        self.choice.choose(context.kernels, store, &sparsity, &scores[..group * book.codes()])?;
         // Those of the estimate come last.
         let of_estimate = Scored {
             book,
             queries: &queries[queries.len() - group * book.head_dim()..],
             scores: &scores[scores.len() - group * book.codes()..],
         };
-        self.attend(step, &store, Some(of_estimate))
+        self.attend(step, store, Some(of_estimate))
+    }
+
+    /// Appends a token that attends to all, whose code may wait if there is to be one.
+    fn append_densely(&mut self, step: &Step<'_>, number: usize, head: &mut sequence::Head) -> Result<()> {
+        let (kernels, here) = (step.kernels(), &step.plans[number].here);
+        self.unrotated.clone_from(&self.key);
+        kernels.rotate(&mut self.key, here)?;
+        if head.store.layout().codes == 0 {
+            return Ok(head.store.append(&self.key, &self.value, &[])?);
+        }
+        head.append_unencoded(kernels, step.book(number)?, &self.unrotated, (&self.key, &self.value))
     }
 
     /// Attends what was chosen in parts, on several threads, and merges them in their order.

@@ -334,10 +334,7 @@ impl<'m> Engine<'m> {
 
     fn need(&self, tokens: usize, behind: Option<&Kept>) -> Need<'_> {
         let Options { codebooks, attention, kv_dtype, .. } = &self.options;
-        let codebooks = match attention {
-            Attention::Dense => None,
-            Attention::A2ats(_) => codebooks.as_deref(),
-        };
+        let codebooks = codebooks.as_deref().filter(|_| attention.sparsity().is_some());
         let shared = behind.map_or(0, |kept| kept.sequence.len());
         Need { spec: &self.model.spec, codebooks, dtype: *kv_dtype, tokens, shared }
     }

@@ -1,8 +1,12 @@
 //! A sequence: its tokens, and what every kv head of every layer keeps of them.
 
+mod attention;
+mod head;
 mod read_count;
 mod sizes;
 
+pub use attention::Attention;
+pub(crate) use head::Head;
 pub use read_count::ReadCount;
 pub use sizes::{index_bytes, kv_bytes, sum_bytes};
 
@@ -11,45 +15,9 @@ use crate::{
     error::{Error, Result},
     spec::Spec,
 };
-use a2ats_kernel::{
-    Dtype, Kernels,
-    decode::Sparsity,
-    store::{Layout, Store},
-};
+use a2ats_kernel::{Dtype, Kernels, store::Store};
 use rayon::prelude::*;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// How decode steps attend.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Attention {
-    /// To every token.
-    Dense,
-    /// To the retrieved tokens, the window and the sinks.
-    A2ats(Sparsity),
-}
-
-impl Attention {
-    /// Whether what is not attended is estimated.
-    pub const fn has_estimate(&self) -> bool {
-        matches!(self, Self::A2ats(sparsity) if sparsity.estimate.is_on())
-    }
-
-    /// What a kv head keeps of its tokens, with a codebook of so many codewords.
-    const fn layout(&self, dtype: Dtype, head_dim: usize, codes: usize) -> Layout {
-        match self {
-            Self::Dense => Layout { dtype, head_dim, codes: 0, window: 1, sinks: 0 },
-            Self::A2ats(sparsity) => sparsity.layout(dtype, head_dim, codes),
-        }
-    }
-
-    /// The name that command lines and reports use.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Dense => "dense",
-            Self::A2ats(_) => "a2ats",
-        }
-    }
-}
 
 /// One row is sorted for so many that a step attends to, ...
 const ATTENDED_PER_SORTED: usize = 48;
@@ -61,8 +29,8 @@ const SORTED_PER_STORE: usize = 72;
 /// A sequence that is being read and written.
 #[derive(Debug)]
 pub struct Sequence {
-    /// `[layers][kv_heads]`. Only one task at a time works on a store; the locks make that known to the compiler.
-    stores: Vec<Vec<Mutex<Store>>>,
+    /// `[layers][kv_heads]`. Only one task at a time works on a head; the locks make that known to the compiler.
+    heads: Vec<Vec<Mutex<Head>>>,
     ids: Vec<u32>,
     attention: Attention,
     codebooks: Option<Arc<Codebooks>>,
@@ -90,19 +58,20 @@ impl Sequence {
     ) -> Result<Self> {
         let codebooks = codebooks_for(spec, codebooks, attention)?;
         check_context(spec, capacity)?;
-        if let Attention::A2ats(sparsity) = attention {
+        if let Some(sparsity) = attention.sparsity() {
             sparsity.check()?;
         }
         let codes = codebooks.as_ref().map(|books| books.codes()).unwrap_or_default();
-        let store = |layer: usize| {
+        let head = |layer: usize| {
             let codes = codes.get(layer).copied().unwrap_or_default();
-            Ok(Mutex::new(Store::new(attention.layout(dtype, spec.head_dim, codes), capacity)?))
+            let store = Store::new(attention.layout(dtype, spec.head_dim, codes), capacity)?;
+            Ok(Mutex::new(Head::new(store)))
         };
-        let layer = |layer| (0..spec.num_key_value_heads).map(|_| store(layer)).collect();
-        let stores = (0..spec.num_hidden_layers).map(layer).collect::<Result<_>>()?;
+        let layer = |layer| (0..spec.num_key_value_heads).map(|_| head(layer)).collect();
+        let heads = (0..spec.num_hidden_layers).map(layer).collect::<Result<_>>()?;
         let (ids, read) = (Vec::with_capacity(capacity), ReadCount::default());
         let (attended_before, sorted_next) = (0, 0);
-        Ok(Self { stores, ids, attention, codebooks, dtype, capacity, read, attended_before, sorted_next })
+        Ok(Self { heads, ids, attention, codebooks, dtype, capacity, read, attended_before, sorted_next })
     }
 
     /// The tokens.
@@ -145,19 +114,20 @@ impl Sequence {
         &self.read
     }
 
-    /// The codes of the keys of one layer and kv head, by position; none where attention is dense.
+    /// The codes of the keys of one layer and kv head, by position; none where attention is dense. Those of the newest tokens are 0
+    /// as long as they have not been looked up, which dense steps of [`Attention::Auto`] put off.
     pub fn codes(&self, layer: usize, kv_head: usize) -> Vec<u16> {
-        self.store(layer, kv_head).codes()
+        self.head(layer, kv_head).store.codes()
     }
 
     /// What one kv head keeps.
-    pub(crate) fn store(&self, layer: usize, kv_head: usize) -> MutexGuard<'_, Store> {
-        self.stores[layer][kv_head].lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn head(&self, layer: usize, kv_head: usize) -> MutexGuard<'_, Head> {
+        self.heads[layer][kv_head].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The stores of a layer.
-    pub(crate) fn layer_mut(&mut self, layer: usize) -> &mut [Mutex<Store>] {
-        &mut self.stores[layer]
+    /// The heads of a layer.
+    pub(crate) fn layer_mut(&mut self, layer: usize) -> &mut [Mutex<Head>] {
+        &mut self.heads[layer]
     }
 
     /// Counts what a decode step read.
@@ -187,10 +157,7 @@ impl Sequence {
     /// If memory runs out; the sequence is of no more use then.
     pub fn rewind(&mut self, kernels: &dyn Kernels, tokens: usize) -> Result<()> {
         let tokens = tokens.min(self.len());
-        self.all_stores().try_for_each(|store| {
-            let store = inner(store);
-            if store.len() > tokens { store.truncate(kernels, tokens) } else { Ok(()) }
-        })?;
+        self.all_heads().try_for_each(|head| inner(head).truncate(kernels, tokens))?;
         self.ids.truncate(tokens);
         Ok(())
     }
@@ -200,11 +167,11 @@ impl Sequence {
     /// # Errors
     /// If memory runs out.
     pub fn fork(&self) -> Result<Self> {
-        let fork = |(layer, stores): (usize, &Vec<Mutex<Store>>)| {
-            (0..stores.len()).map(|head| Ok(Mutex::new(self.store(layer, head).fork()?))).collect()
+        let fork = |(layer, heads): (usize, &Vec<Mutex<Head>>)| {
+            (0..heads.len()).map(|head| Ok(Mutex::new(self.head(layer, head).fork()?))).collect()
         };
         Ok(Self {
-            stores: self.stores.par_iter().enumerate().map(fork).collect::<Result<_>>()?,
+            heads: self.heads.par_iter().enumerate().map(fork).collect::<Result<_>>()?,
             ids: {
                 let mut ids = Vec::with_capacity(self.capacity);
                 ids.extend_from_slice(&self.ids);
@@ -222,7 +189,8 @@ impl Sequence {
     /// # Errors
     /// If memory runs out; the sequence is as before then.
     pub fn sort(&mut self, kernels: &dyn Kernels) -> Result<()> {
-        let stores = self.all_stores().map(inner).filter(|store| store.wants_sorting());
+        let stores =
+            self.all_heads().map(|head| &mut inner(head).store).filter(|store| store.wants_sorting());
         Ok(stores.try_for_each(|store| store.sort(kernels))?)
     }
 
@@ -233,10 +201,10 @@ impl Sequence {
     pub fn sort_some(&mut self, kernels: &dyn Kernels) -> Result<()> {
         let attended = (self.read.attended - self.attended_before) as usize;
         self.attended_before = self.read.attended;
-        let heads = self.stores.first().map_or(0, Vec::len);
-        let all = heads * self.stores.len();
+        let heads = self.heads.first().map_or(0, Vec::len);
+        let all = heads * self.heads.len();
         for number in (self.sorted_next..self.sorted_next + all).map(|number| number % all) {
-            let store = inner(&mut self.stores[number / heads][number % heads]);
+            let store = &mut inner(&mut self.heads[number / heads][number % heads]).store;
             if store.wants_sorting() {
                 let rows = (attended / ATTENDED_PER_SORTED).min(SORTED_PER_STORE * all);
                 let is_done = store.sort_some(kernels, 64 + rows)?;
@@ -247,14 +215,14 @@ impl Sequence {
         Ok(())
     }
 
-    fn all_stores(&mut self) -> impl ParallelIterator<Item = &mut Mutex<Store>> {
-        self.stores.par_iter_mut().flatten()
+    fn all_heads(&mut self) -> impl ParallelIterator<Item = &mut Mutex<Head>> {
+        self.heads.par_iter_mut().flatten()
     }
 }
 
-/// A store that nobody else can reach now.
-pub(crate) fn inner(store: &mut Mutex<Store>) -> &mut Store {
-    store.get_mut().unwrap_or_else(PoisonError::into_inner)
+/// A head that nobody else can reach now.
+pub(crate) fn inner(head: &mut Mutex<Head>) -> &mut Head {
+    head.get_mut().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The codebooks that an attention uses, if any; they must fit.
@@ -265,14 +233,14 @@ fn codebooks_for(
 ) -> Result<Option<Arc<Codebooks>>> {
     match (attention, codebooks) {
         (Attention::Dense, _) => Ok(None),
-        (Attention::A2ats(_), None) => Err(Error::Usage(
+        (_, None) => Err(Error::Usage(
             "a2ats attention needs the model's codebooks: give --codebooks FILE, or --attention dense"
                 .to_owned(),
         )),
-        (Attention::A2ats(_), Some(books)) if !books.fit(spec) => {
+        (_, Some(books)) if !books.fit(spec) => {
             Err(Error::Usage("the codebooks were opened for a model of another shape".to_owned()))
         }
-        (Attention::A2ats(_), books) => Ok(books),
+        (_, books) => Ok(books),
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
     output::{human_bytes, print, print_json},
 };
 use a2ats_model::{
+    Attention,
     engine::memory,
     sequence::{index_bytes, kv_bytes, longest_context, sum_bytes},
 };
@@ -44,6 +45,8 @@ struct Facts {
     identity: String,
     codebooks: Option<CodebookFacts>,
     attention: &'static str,
+    /// Tokens from which on steps attend to the retrieved ones; null where they never or always do.
+    sparse_from: Option<usize>,
     backend: &'static str,
     backends_available: Vec<&'static str>,
     kv_dtype: String,
@@ -105,6 +108,10 @@ impl Info {
                 calibration: books.metadata().get("calibration").cloned(),
             }),
             attention: loaded.attention.name(),
+            sparse_from: match loaded.attention {
+                Attention::Auto(_, from) => Some(from),
+                Attention::Dense | Attention::A2ats(_) => None,
+            },
             backend: model.kernels().name(),
             backends_available: a2ats_kernel::available().iter().map(|kernels| kernels.name()).collect(),
             kv_dtype: self.model.kv_dtype.to_string(),
@@ -165,7 +172,14 @@ fn describe(facts: &Facts) -> String {
             );
         }
     }
-    line("attention", facts.attention.to_owned());
+    line(
+        "attention",
+        match facts.sparse_from {
+            None => facts.attention.to_owned(),
+            Some(usize::MAX) => "auto: dense, which is always the faster way here".to_owned(),
+            Some(from) => format!("auto: dense below {from} tokens, a2ats from there on"),
+        },
+    );
     line("backend", format!("{} (this CPU has {})", facts.backend, facts.backends_available.join(", ")));
     line(
         "memory",

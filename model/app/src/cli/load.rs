@@ -98,7 +98,10 @@ impl Loaded {
                 Some(folder) => GenerationConfig::load(folder, model.spec())?.eos_token_ids,
                 None => model.spec().eos_token_ids.clone(),
             },
-            attention: options.attention(codebooks.is_some())?,
+            attention: options.attention(codebooks.is_some(), |sparsity| match &codebooks {
+                Some(books) => model.crossover(books, sparsity, options.kv_dtype),
+                None => Ok(usize::MAX),
+            })?,
             codebooks: codebooks.map(Arc::new),
             model,
         })

@@ -24,9 +24,15 @@ pub(super) struct ModelOptions {
     #[arg(long, value_name = "FILE")]
     pub(super) codebooks: Option<PathBuf>,
 
-    /// How decode steps attend: to all tokens, or to the retrieved ones. Without it, a2ats where there are codebooks.
-    #[arg(long, value_enum)]
-    attention: Option<AttentionName>,
+    /// How decode steps attend: to all tokens, to the retrieved ones, or to all as long as that is the faster way here.
+    /// Without codebooks, auto is dense.
+    #[arg(long, value_enum, default_value_t = AttentionName::Auto)]
+    attention: AttentionName,
+
+    /// Tokens from which on --attention auto attends to the retrieved ones; without it, what a measurement says when the
+    /// model is loaded, rounded to a power of two. `a2ats info` shows it.
+    #[arg(long, value_name = "TOKENS")]
+    pub(super) sparse_from: Option<usize>,
 
     /// Share of the context that each query head retrieves (the paper's top-k); 0 leaves window and sinks.
     #[arg(long, value_name = "SHARE", default_value_t = 0.03, allow_negative_numbers = true)]
@@ -70,10 +76,11 @@ pub(super) enum Weights {
     Copy,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum AttentionName {
-    Dense,
+    Auto,
     A2ats,
+    Dense,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -87,8 +94,12 @@ enum EstimateName {
 }
 
 impl ModelOptions {
-    /// How to attend, given whether there are codebooks.
-    pub(super) fn attention(&self, has_codebooks: bool) -> Result<Attention> {
+    /// How to attend, given the codebooks if there are any. `measure` says from how many tokens on a sparse step pays.
+    pub(super) fn attention(
+        &self,
+        has_codebooks: bool,
+        measure: impl FnOnce(&Sparsity) -> Result<usize>,
+    ) -> Result<Attention> {
         let estimate = match self.estimate {
             EstimateName::On => Estimate::Fixed,
             EstimateName::Averaged => Estimate::Averaged,
@@ -102,21 +113,24 @@ impl ModelOptions {
             )));
         }
         match self.attention {
-            Some(AttentionName::Dense) => Ok(Attention::Dense),
-            Some(AttentionName::A2ats) => Ok(Attention::A2ats(sparsity)),
-            None if has_codebooks => Ok(Attention::A2ats(sparsity)),
-            None => Ok(Attention::Dense),
+            AttentionName::Dense => Ok(Attention::Dense),
+            AttentionName::A2ats => Ok(Attention::A2ats(sparsity)),
+            AttentionName::Auto if has_codebooks => {
+                let from = self.sparse_from.map_or_else(|| measure(&sparsity), Ok)?;
+                Ok(Attention::Auto(sparsity, from))
+            }
+            AttentionName::Auto => Ok(Attention::Dense),
         }
     }
 
     /// Whether codebooks are of any use.
     pub(super) fn wants_codebooks(&self) -> bool {
-        !matches!(self.attention, Some(AttentionName::Dense))
+        self.attention != AttentionName::Dense
     }
 
     /// Whether codebooks must be there.
     pub(super) fn needs_codebooks(&self) -> bool {
-        matches!(self.attention, Some(AttentionName::A2ats))
+        self.attention == AttentionName::A2ats
     }
 }
 

@@ -25,7 +25,16 @@ impl Files {
 
     fn arguments(&self, out: &str, more: &[&str]) -> Vec<String> {
         let (prompts, out) = (self.path("in.jsonl"), self.path(out));
-        let files = ["generate", "--prompts", prompts.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        // What is measured may differ from run to run.
+        let files = [
+            "generate",
+            "--attention",
+            "a2ats",
+            "--prompts",
+            prompts.to_str().unwrap(),
+            "--out",
+            out.to_str().unwrap(),
+        ];
         files.iter().chain(more).map(|&argument| argument.to_owned()).collect()
     }
 

@@ -11,20 +11,20 @@ const ANSWER: &str = " the platypus guards pulley.";
 
 #[test]
 fn the_demo_answers_with_either_attention_and_not_from_window_and_sinks_alone() {
-    for attention in ["a2ats", "dense"] {
+    for attention in ["a2ats", "dense", "auto"] {
         let ran = a2ats(&["generate", "--attention", attention]);
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         assert_eq!(ran.stdout.trim_end_matches('\n'), ANSWER);
         assert!(ran.stderr.contains(&format!("{attention} attention")), "{}", ran.stderr);
     }
-    let blind = a2ats(&["generate", "--retrieve", "0", "--estimate", "off"]);
+    let blind = a2ats(&["generate", "--attention", "a2ats", "--retrieve", "0", "--estimate", "off"]);
     assert_eq!(blind.code, Some(0));
     assert!(!blind.stdout.contains("pulley"), "{}", blind.stdout);
 }
 
 #[test]
 fn json_has_what_scripts_rely_on() {
-    let ran = a2ats(&["generate", "--json", "--threads", "1"]);
+    let ran = a2ats(&["generate", "--attention", "a2ats", "--json", "--threads", "1"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(report["text"], ANSWER);
@@ -46,7 +46,7 @@ fn json_has_what_scripts_rely_on() {
 #[test]
 fn the_rest_is_estimated_unless_told_otherwise() {
     let report = |arguments: &[&str]| -> serde_json::Value {
-        let ran = a2ats(&[&["generate", "--json"], arguments].concat());
+        let ran = a2ats(&[&["generate", "--attention", "a2ats", "--json"], arguments].concat());
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         serde_json::from_str(&ran.stdout).unwrap()
     };
@@ -59,7 +59,7 @@ fn the_rest_is_estimated_unless_told_otherwise() {
     for report in [off, on] {
         assert_eq!(report["text"], ANSWER);
     }
-    let said = a2ats(&["generate"]).stderr;
+    let said = a2ats(&["generate", "--attention", "a2ats"]).stderr;
     assert!(said.contains("estimated the rest"), "{said}");
     let memory = |estimate: &str| -> serde_json::Value {
         serde_json::from_str(&a2ats(&["info", "--json", "--estimate", estimate]).stdout).unwrap()
@@ -158,6 +158,26 @@ fn max_new_tokens_is_a_maximum_and_sampling_follows_its_seed() {
     assert_eq!(sampled("7"), sampled("7"));
     assert_ne!(sampled("7"), sampled("8"));
     assert_ne!(sampled("7"), made(&["-n", "20"])["text"]);
+}
+
+#[test]
+fn auto_is_dense_as_long_as_it_is_told_and_sparse_from_there_on() {
+    let report = |from: &str| -> serde_json::Value {
+        let ran = a2ats(&["generate", "--sparse-from", from, "--json"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        serde_json::from_str(&ran.stdout).unwrap()
+    };
+    let (dense, sparse, between) = (report("5000"), report("1"), report("4090"));
+    for report in [&dense, &sparse, &between] {
+        assert_eq!((&report["text"], &report["attention"]), (&ANSWER.into(), &"auto".into()));
+    }
+    let share = |report: &serde_json::Value| report["attended_share"].as_f64().unwrap();
+    assert_eq!(share(&dense), 1.0);
+    assert!(share(&sparse) < share(&between) && share(&between) < 1.0, "{between}");
+    let measured: serde_json::Value = serde_json::from_str(&a2ats(&["info", "--json"]).stdout).unwrap();
+    assert!(measured["sparse_from"].as_u64().unwrap() > 0, "{measured}");
+    let told = a2ats(&["info", "--sparse-from", "7777"]).stdout;
+    assert!(told.contains("dense below 7777 tokens"), "{told}");
 }
 
 #[test]
