@@ -11,7 +11,7 @@
 //!
 //! A product's sums are added up in the same order whatever the tiles and blocks are.
 
-use super::inputs::{Inputs, Layout};
+use super::inputs::{Inputs, Layout, WIDEST};
 use crate::{
     element::Element,
     microkernel::{
@@ -33,13 +33,6 @@ const ROWS: usize = 16;
 
 /// Inputs of a tile up to which rows are gone over from beginning to end: the inputs lie in the first cache as they are.
 const NARROW: usize = 5;
-
-/// Most inputs of a tile: with two rows their sums are in sixteen registers.
-pub(super) const fn most_inputs<S: Simd>() -> usize {
-    if S::REGISTERS >= 32 { WIDEST } else { S::TILE_QUERIES }
-}
-
-const WIDEST: usize = 8;
 
 /// `elements` is `[rows, cols]`, `out` is `[rows, n]`.
 #[inline(always)]

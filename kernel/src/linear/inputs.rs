@@ -1,6 +1,6 @@
 //! Input vectors, brought once into the form in which all the weights of a product go over them.
 
-use super::{Matrix, few::most_inputs, vectors::Vectors};
+use super::{Matrix, vectors::Vectors};
 use crate::{
     dtype::Dtype,
     element::Element,
@@ -53,6 +53,14 @@ impl Purpose {
         Self { dtype, cols: weights.cols(), precision: Precision::Full, method }
     }
 }
+
+/// Most inputs of a tile: with two rows their sums are in sixteen registers.
+const fn most_inputs<S: Simd>() -> usize {
+    if S::REGISTERS >= 32 { WIDEST } else { S::TILE_QUERIES }
+}
+
+/// The same where there are the most registers.
+pub(super) const WIDEST: usize = 8;
 
 /// How inputs are laid out in parts that can be packed one by one, by several threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

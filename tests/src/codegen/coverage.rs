@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 const STORAGE: [&str; 3] = ["f32", "half::binary16::f16", "half::bfloat::bf16"];
 
 /// Methods that loop without multiply-adds: they compare and count, rearrange, or add.
-const WITHOUT_PRODUCTS: [&str; 3] = ["select_codes", "prepare", "sum_values"];
+const WITHOUT_PRODUCTS: [&str; 4] = ["select_codes", "prepare", "pack", "sum_values"];
 
 /// The kernels of a backend, by method of the kernel table, that have no inner loop with multiply-adds, or none for
 /// one of the storage types that they are compiled for.

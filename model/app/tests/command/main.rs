@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod calibrate;
+mod chat;
 mod common;
 mod cuda;
 mod parquet;
