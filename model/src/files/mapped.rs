@@ -113,7 +113,7 @@ mod watch {
     /// Mappings that are watched at most; further ones end without a word.
     const MOST: usize = 512;
 
-    /// A mapping: from where to where, and what is said when it is lost, a leaked string. All zero if it is free.
+    /// A mapping: from where to where, and what is said when it is lost. All zero if it is free.
     struct Slot {
         start: AtomicUsize,
         end: AtomicUsize,
@@ -131,9 +131,12 @@ mod watch {
     /// The beginning of messages, once somebody wants them.
     static PREFIX: OnceLock<&'static str> = OnceLock::new();
 
-    /// A slot that is taken.
+    /// A slot that is taken, and what it says.
     #[derive(Debug)]
-    pub(super) struct Watched(Option<usize>);
+    pub(super) struct Watched {
+        slot: Option<usize>,
+        _message: Box<Vec<u8>>,
+    }
 
     impl Watched {
         pub(super) fn new(memory: &[u8], path: &Path) -> Self {
@@ -141,23 +144,24 @@ mod watch {
             let slot = SLOTS.iter().enumerate().find(|(_, slot)| {
                 slot.start.compare_exchange(0, start, Ordering::AcqRel, Ordering::Relaxed).is_ok()
             });
+            let message = format!(
+                "{}: was cut short while it was in use; restore it, and load it with --weights copy if it may change\n",
+                path.display()
+            );
+            let message = Box::new(message.into_bytes());
             if let Some((_, slot)) = slot {
-                let message = format!(
-                    "{}: was cut short while it was in use; restore it, and load it with --weights copy if it may change\n",
-                    path.display()
-                );
-                // Leaked: a handler may be reading it at any time.
-                slot.message.store(Box::leak(Box::new(message.into_bytes())), Ordering::Release);
+                slot.message.store(std::ptr::from_ref(&*message).cast_mut(), Ordering::Release);
                 slot.end.store(start + memory.len(), Ordering::Release);
             }
-            Self(slot.map(|(number, _)| number))
+            Self { slot: slot.map(|(number, _)| number), _message: message }
         }
     }
 
     impl Drop for Watched {
         fn drop(&mut self) {
-            if let Some(slot) = self.0.map(|number| &SLOTS[number]) {
+            if let Some(slot) = self.slot.map(|number| &SLOTS[number]) {
                 slot.end.store(0, Ordering::Release);
+                slot.message.store(std::ptr::null_mut(), Ordering::Release);
                 slot.start.store(0, Ordering::Release);
             }
         }
@@ -194,7 +198,8 @@ mod watch {
         });
         let message = found.map(|slot| slot.message.load(Ordering::Acquire));
         #[expect(unsafe_code, reason = "the few functions that handlers may call are the C library's")]
-        // SAFETY: messages are leaked and never changed; write, _exit and signal may be called in a handler.
+        // SAFETY: a mapping that is being read is alive, and so is its message, which is never changed; write, _exit and signal may be
+        // called in a handler.
         unsafe {
             let Some(message) = message.and_then(|message| message.as_ref()) else {
                 // Nothing of ours: the same access fails again, in the system's way.
