@@ -117,8 +117,12 @@ mod watch {
     struct Slot {
         start: AtomicUsize,
         end: AtomicUsize,
-        message: AtomicPtr<Vec<u8>>,
+        message: AtomicPtr<Message>,
     }
+
+    /// What is said when a mapping is lost; it stays where it is.
+    #[derive(Debug)]
+    struct Message(Vec<u8>);
 
     static SLOTS: [Slot; MOST] = [const {
         Slot {
@@ -135,7 +139,7 @@ mod watch {
     #[derive(Debug)]
     pub(super) struct Watched {
         slot: Option<usize>,
-        _message: Box<Vec<u8>>,
+        _message: Box<Message>,
     }
 
     impl Watched {
@@ -148,7 +152,7 @@ mod watch {
                 "{}: was cut short while it was in use; restore it, and load it with --weights copy if it may change\n",
                 path.display()
             );
-            let message = Box::new(message.into_bytes());
+            let message = Box::new(Message(message.into_bytes()));
             if let Some((_, slot)) = slot {
                 slot.message.store(std::ptr::from_ref(&*message).cast_mut(), Ordering::Release);
                 slot.end.store(start + memory.len(), Ordering::Release);
@@ -206,7 +210,7 @@ mod watch {
                 libc::signal(libc::SIGBUS, libc::SIG_DFL);
                 return;
             };
-            for text in [PREFIX.get().map_or(&b""[..], |prefix| prefix.as_bytes()), message] {
+            for text in [PREFIX.get().map_or(&b""[..], |prefix| prefix.as_bytes()), &message.0] {
                 libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len());
             }
             libc::_exit(1);
