@@ -248,7 +248,7 @@ impl<'m> Engine<'m> {
             (request, reading.done, reading.chunk().len(), of)
         });
         let chunk = reading.map(|Reading { sequence, prompt, done, .. }| {
-            let ids = &prompt[*done..prompt.len().min(*done + PREFILL_CHUNK)];
+            let ids = chunk_of(prompt, *done);
             let is_last = *done + ids.len() == prompt.len();
             let logits = if is_last { Wanted::Last } else { Wanted::None };
             Chunk { sequence, ids, logits, observer: None }
@@ -343,8 +343,13 @@ impl<'m> Engine<'m> {
 impl Reading<'_> {
     /// The chunk that comes next.
     fn chunk(&self) -> &[u32] {
-        &self.prompt[self.done..self.prompt.len().min(self.done + PREFILL_CHUNK)]
+        chunk_of(&self.prompt, self.done)
     }
+}
+
+/// What is read next of a prompt.
+fn chunk_of(prompt: &[u32], done: usize) -> &[u32] {
+    &prompt[done..prompt.len().min(done + PREFILL_CHUNK)]
 }
 
 /// Some of the requests: of those that decode, and whether the one that reads.

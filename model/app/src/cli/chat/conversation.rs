@@ -103,6 +103,7 @@ impl<'m> Conversation<'m> {
         let prompt = self.template.render(&self.messages, true)?;
         let new = self.go_back(&prompt)?;
         let before = self.kept.as_ref().map_or(0, Kept::len);
+        let read_before = self.kept.as_ref().map_or(0, |kept| kept.sequence().len());
         let mut request = sampling.request(self.loaded.tokenizer.encode(&prompt[new..], false)?);
         (request.behind, request.keep) = (self.kept.take(), true);
         if let Err(error) = self.engine.check(&request) {
@@ -129,11 +130,11 @@ impl<'m> Conversation<'m> {
             }
             return Ok(None);
         }
-        let read = self.kept.as_ref().map_or(0, |kept| kept.sequence().len());
-        // Behind the prompt, and behind the answer, of which the last token may be unread.
-        self.marks.push(Mark { text: prompt.len(), tokens: before + end.prompt_tokens });
+        let after = self.kept.as_ref().map_or(0, Kept::len);
+        // Behind the prompt, which begins with what was unread, and behind the answer.
+        self.marks.push(Mark { text: prompt.len(), tokens: read_before + end.prompt_tokens });
         self.transcript = prompt + &text;
-        self.marks.push(Mark { text: self.transcript.len(), tokens: read });
+        self.marks.push(Mark { text: self.transcript.len(), tokens: after });
         Ok(Some((text, end)))
     }
 
