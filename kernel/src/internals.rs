@@ -4,13 +4,12 @@
 use crate::{
     clustering::{self, Candidates, Nearest},
     dtype::Elements,
-    element::Stored,
     error::{Error, Result, expect_len},
     estimate,
     retrieval::select::{Boundary, select},
     rows::Rows,
     shape::row_width,
-    simd::Simd,
+    simd::{Simd, Stored},
 };
 use half::{bf16, f16};
 use std::ops::Range;

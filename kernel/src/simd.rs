@@ -1,6 +1,6 @@
 //! The small trait that an instruction set implements, and the walks that keep bounds checks out of the inner loops.
 
-use crate::element::Element;
+use crate::dtype::Elements;
 use half::{bf16, f16};
 use std::fmt::Debug;
 
@@ -152,6 +152,102 @@ pub trait MultiplyBf16Pairs: Simd {
 
     /// Where in two registers [`MultiplyBf16Pairs::interleave`] puts the number at `natural` place.
     fn interleaved_place(natural: usize) -> usize;
+}
+
+/// A storage type.
+pub trait Stored: bytemuck::Pod + Send + Sync + 'static {
+    /// The elements, none if they are of another type.
+    fn of(elements: Elements<'_>) -> &[Self];
+
+    /// Rounds to nearest, ties to even; what is beyond the type's range becomes its largest number, NaN stays NaN.
+    fn round(x: f32) -> Self;
+}
+
+/// A storage type as the registers of an instruction set hold it.
+///
+/// Algorithms work in blocks of 2·LANES elements, two registers. Registers may hold the elements of a block in another
+/// order than memory does (`natural` below): some instruction sets widen bf16 by one shift and one mask, which leaves the even
+/// elements in one register and the odd ones in the other and costs a third of an order-keeping conversion. Queries
+/// are brought into the same order once, sums over values are brought back once.
+pub trait Element<S: Simd>: Stored {
+    /// The type in which rows are multiplied with many vectors.
+    type Multiplied: Row<S>;
+
+    /// Whether pairs of elements are multiplied without widening them. Then queries are split in two, of which the second part can be
+    /// left out (see [`Precision`](crate::linear::Precision)), and values are weighed two rows at a time.
+    const PAIRS: bool = false;
+
+    /// Loads a block of a row in the form in which [`Element::dot`] takes it.
+    fn load(s: S, block: &[Self]) -> [S::F32; 2];
+
+    /// Brings a block of query values, in register order already, into the form in which [`Element::dot`] takes it.
+    #[inline(always)]
+    fn pack_query(_: S, block: [S::F32; 2]) -> [S::F32; 2] {
+        block
+    }
+
+    /// Adds the lane-wise products of a row's block and a query's to a sum; what is not `FULL` leaves out the second part of
+    /// split queries.
+    #[inline(always)]
+    fn dot<const FULL: bool>(s: S, sum: S::F32, row: [S::F32; 2], query: [S::F32; 2]) -> S::F32 {
+        s.mul_add(row[1], query[1], s.mul_add(row[0], query[0], sum))
+    }
+
+    /// Index in the registers' order of the element at `natural` place of a block.
+    #[inline(always)]
+    fn register_place(natural: usize) -> usize {
+        natural
+    }
+
+    /// Loads the same block of values of one of two rows, or of both where pairs are multiplied.
+    #[inline(always)]
+    fn load_values(s: S, rows: [&[Self]; 2], row: usize) -> [S::F32; 2] {
+        Self::load(s, rows[row])
+    }
+
+    /// Loads a register of an element of a panel's rows, or of a pair of them. See `microkernel/panel.rs`.
+    fn load_lanes(s: S, elements: &[Self], register: usize) -> S::F32;
+
+    /// Adds products, or those of pairs, to a sum.
+    #[inline(always)]
+    fn multiply_add(s: S, sum: S::F32, a: S::F32, b: S::F32) -> S::F32 {
+        s.mul_add(a, b, sum)
+    }
+
+    /// Replaces the 2·LANES scores of a query from row `at` on by weights, one for each row, or bf16 pairs for each pair
+    /// of rows, and adds the weights to `total`. Goes through the rows in order.
+    #[inline(always)]
+    fn put_weights(s: S, total: S::F32, weights: [S::F32; 2], scores: &mut [f32], at: usize) -> S::F32 {
+        s.store(weights[0], &mut scores[at..]);
+        s.store(weights[1], &mut scores[at + S::LANES..]);
+        s.add(total, s.add(weights[0], weights[1]))
+    }
+
+    /// Index in the order of sums over values of the value at `natural` place of a block.
+    #[inline(always)]
+    fn value_place(natural: usize) -> usize {
+        Self::register_place(natural)
+    }
+
+    /// The elements as they are multiplied with many vectors, if they are stored like that.
+    #[inline(always)]
+    fn as_multiplied(_elements: &[Self]) -> Option<&[Self::Multiplied]> {
+        None
+    }
+
+    /// Brings elements into the type in which they are multiplied with many vectors, in order.
+    #[inline(always)]
+    fn widen(_: S, elements: &[Self], to: &mut [Self::Multiplied]) {
+        if let Some(elements) = Self::as_multiplied(elements) {
+            to.copy_from_slice(elements);
+        }
+    }
+}
+
+/// Rows that lanes are multiplied with.
+pub trait Row<S: Simd>: Element<S> {
+    /// An element, or a pair of them, in every lane.
+    fn broadcast(s: S, elements: &[Self]) -> S::F32;
 }
 
 /// Beyond these bounds e^x is 0 or infinite anyway.

@@ -10,7 +10,6 @@
 
 use super::{Partial, weigh::weigh_block};
 use crate::{
-    element::Element,
     memory::Aligned,
     microkernel::{
         block::{BLOCK, Block, Cursor, RowSet},
@@ -20,7 +19,7 @@ use crate::{
     },
     precision::Precision,
     shape::row_width,
-    simd::Simd,
+    simd::{Element, Simd},
 };
 use std::ops::Range;
 

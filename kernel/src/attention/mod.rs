@@ -29,13 +29,12 @@ pub use partial::Partial;
 
 use crate::{
     dtype::Elements,
-    element::Stored,
     error::{Error, Result, expect_len},
     microkernel::block::RowSet,
     precision::Precision,
     rows::{MAX_AREAS, Rows, Run, Runs},
     shape::{check_group, row_width},
-    simd::Simd,
+    simd::{Simd, Stored},
 };
 use block::attend_rows;
 pub(crate) use block::{Request, Visible, restore_order};

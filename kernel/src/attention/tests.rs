@@ -5,7 +5,6 @@ use super::{
     block::{Request, Visible, attend_rows},
 };
 use crate::{
-    element::Element,
     microkernel::{
         block::RowSet,
         recording::{Recording, recorded},
@@ -13,7 +12,7 @@ use crate::{
     precision::Precision,
     rows::Run,
     shape::row_width,
-    simd::Simd,
+    simd::{Element, Simd},
 };
 use half::bf16;
 use std::collections::BTreeMap;

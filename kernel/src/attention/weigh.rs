@@ -1,13 +1,12 @@
 //! Sums of a block's values, weighted by the softmax terms of a tile of queries.
 
 use crate::{
-    element::Element,
     microkernel::{
         block::{BLOCK, Block},
         dot::with_tile_width,
         prefetch::{Prefetch, prefetch_part},
     },
-    simd::Simd,
+    simd::{Element, Simd},
 };
 
 /// Adds a block's weighted values, the second half of its rows, to the sums of some queries: `weights` is

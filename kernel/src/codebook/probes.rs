@@ -3,10 +3,9 @@
 use super::{Codebook, probe::Probe};
 use crate::{
     dtype::{Dtype, Elements},
-    element::Element,
     memory::Aligned,
     microkernel::panel::{pack_tile, tiles},
-    simd::Simd,
+    simd::{Element, Simd},
 };
 use half::f16;
 

@@ -11,13 +11,12 @@
 use super::{BestCode, Codebook, Probes};
 use crate::{
     dtype::Elements,
-    element::{Element, Stored},
     microkernel::{
         dot::with_tile_width,
         panel::{Distances, GROUP, MOST_PANELS, PANEL, WIDE, most_vectors, tile_products},
         prefetch::prefetch_bytes,
     },
-    simd::Simd,
+    simd::{Element, Simd, Stored},
 };
 use std::ops::Range;
 

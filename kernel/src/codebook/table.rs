@@ -2,10 +2,10 @@
 
 use crate::{
     dtype::{Dtype, Elements},
-    element::Stored,
     error::Result,
     memory::{Pages, Reservation},
     microkernel::panel::PANEL,
+    simd::Stored,
 };
 use half::{bf16, f16};
 use std::{ops::Range, sync::Arc};

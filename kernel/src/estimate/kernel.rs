@@ -18,7 +18,6 @@ use super::{
 use crate::{
     attention::{Partial, restore_order, typed, weigh_block},
     dtype::Elements,
-    element::Element,
     memory::Aligned,
     microkernel::{
         block::{BLOCK, Block, Cursor},
@@ -26,7 +25,7 @@ use crate::{
         prefetch::NoPrefetch,
     },
     shape::row_width,
-    simd::{MAX_LANES, Simd},
+    simd::{Element, MAX_LANES, Simd},
 };
 use half::{bf16, f16};
 use std::ops::Range;

@@ -13,13 +13,12 @@
 
 use super::inputs::{Inputs, Layout, WIDEST};
 use crate::{
-    element::Element,
     microkernel::{
         dot::{accumulate, reduce},
         prefetch::{NoPrefetch, Stream},
         walk::LockStep,
     },
-    simd::{MAX_LANES, Simd},
+    simd::{Element, MAX_LANES, Simd},
 };
 
 /// How far ahead a row is prefetched into L1, in bytes; into L2 the next tile of rows is.

@@ -3,7 +3,6 @@
 use super::{Matrix, vectors::Vectors};
 use crate::{
     dtype::Dtype,
-    element::Element,
     error::{Error, Result, expect_len},
     memory::{Aligned, PagedFloats},
     microkernel::{
@@ -11,7 +10,7 @@ use crate::{
         dot::{pack_tile, packed_len},
     },
     precision::Precision,
-    simd::Simd,
+    simd::{Element, Simd},
 };
 use half::f16;
 

@@ -2,10 +2,9 @@
 
 use super::inputs::{Inputs, Layout};
 use crate::{
-    element::Element,
     memory::Aligned,
-    microkernel::broadcast::{Row, multiply_lanes, panel_lanes, store_tile},
-    simd::{MAX_LANES, Simd},
+    microkernel::broadcast::{multiply_lanes, panel_lanes, store_tile},
+    simd::{Element, MAX_LANES, Row, Simd},
 };
 use std::ops::Range;
 

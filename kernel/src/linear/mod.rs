@@ -30,9 +30,8 @@ pub use vectors::Vectors;
 
 use crate::{
     dtype::Elements,
-    element::{Element, Stored},
     error::{Error, Result, expect_len},
-    simd::Simd,
+    simd::{Element, Simd, Stored},
 };
 use std::ops::Range;
 

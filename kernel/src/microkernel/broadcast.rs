@@ -7,36 +7,13 @@
 //! are multiplied; there the first step is the pair rounded to bf16, the second what the rounding left, or is left out.
 
 use super::walk::LockStep;
-use crate::{
-    element::{Element, PairedBf16},
-    simd::{MAX_LANES, MultiplyBf16Pairs, Simd},
-};
+use crate::simd::{MAX_LANES, Row, Simd};
 
 /// Registers side by side in a panel: with eight rows three make 24 sums, with four rows two make eight. (With
 /// twelve and ten on sixteen registers the compiler spilled, at half the speed.)
 #[inline(always)]
 pub(crate) const fn panel_registers<S: Simd>() -> usize {
     if S::REGISTERS >= 32 { 3 } else { 2 }
-}
-
-/// Rows that lanes are multiplied with.
-pub trait Row<S: Simd>: Element<S> {
-    /// An element, or a pair of them, in every lane.
-    fn broadcast(s: S, elements: &[Self]) -> S::F32;
-}
-
-impl<S: Simd> Row<S> for f32 {
-    #[inline(always)]
-    fn broadcast(s: S, elements: &[Self]) -> S::F32 {
-        s.splat(elements[0])
-    }
-}
-
-impl<S: MultiplyBf16Pairs> Row<S> for PairedBf16 {
-    #[inline(always)]
-    fn broadcast(s: S, elements: &[Self]) -> S::F32 {
-        s.broadcast_pair(bytemuck::cast_slice(elements))
-    }
 }
 
 /// Vectors of a whole panel.

@@ -6,10 +6,7 @@
 //! its sums in registers; each row is read once for all the queries of a tile.
 
 use super::prefetch::{Prefetch, Share, prefetch_part};
-use crate::{
-    element::Element,
-    simd::{MAX_LANES, Simd},
-};
+use crate::simd::{Element, MAX_LANES, Simd};
 
 /// The length of a packed query: `len` rounded up to whole blocks.
 #[inline(always)]

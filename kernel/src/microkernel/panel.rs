@@ -13,10 +13,7 @@
 //! ```
 
 use super::{dot::query_tiles, prefetch::LINE, walk::LockStep};
-use crate::{
-    element::Element,
-    simd::{MAX_LANES, Simd},
-};
+use crate::simd::{Element, MAX_LANES, Simd};
 use std::sync::atomic::{Ordering, compiler_fence};
 
 /// Rows of a panel.

@@ -13,7 +13,10 @@ use super::{
     prefetch::Prefetch,
     walk::LockStep,
 };
-use crate::{element::Element, precision::Precision, simd::Simd};
+use crate::{
+    precision::Precision,
+    simd::{Element, Simd},
+};
 
 /// Dot products of the first `width` elements of a block's rows with a tile of packed queries: rows
 /// `[count, BLOCK]` of `products`, of which the first `block.len`, rounded up to a whole tile, are written.

@@ -4,10 +4,10 @@
 use super::layout::Layout;
 use crate::{
     dtype::{Dtype, Elements},
-    element::Stored,
     error::{Error, Result, expect_len},
     memory::{Pages, Reservation},
     rows::Rows,
+    simd::Stored,
 };
 use half::{bf16, f16};
 use std::ops::Range;
