@@ -9,14 +9,15 @@
 //! 4. estimate: [`Choice::estimate`] by ranges of the sums' slots;
 //! 5. merge the [`Partial`]s of 3, then those of 4, in the order of the ranges.
 //!
-//! The bits depend on the ranges and on the order of merging, and on nothing else.
+//! The bits depend on the ranges of 4 and on the order of merging, and on nothing else; ranges of 3 begin at multiples of
+//! [`segment_rows`].
 
 mod choice;
 mod sparsity;
 
 use crate::{
     Codebook, Kernels,
-    attention::{self, Partial},
+    attention::{self, Partial, segment_rows},
     codebook::{BestCode, Probes},
     error::{Result, expect_len},
     estimate,
@@ -27,13 +28,13 @@ use crate::{
 pub use choice::{Amount, Choice};
 pub use sparsity::{Estimate, Sparsity};
 
-/// How many of a kv head's `rows` a task is best given when a step is split up: 8192 at most, and half of them where there are
-/// fewer, so that a few kv heads fill several cores. Each task has to wait for its first rows, 3 to 5 µs on Emerald and Granite Rapids:
-/// with tasks of 1024 rows dense decode at 128K tokens reads 8% less, and with quarters selective attention 5%. An engine with more
-/// cores than tasks splits further.
-pub fn rows_per_task(rows: usize) -> usize {
-    let tasks = rows.div_ceil(8192).max((rows / 1024).min(2)).max(1);
-    rows.div_ceil(tasks).next_multiple_of(32).max(32)
+/// How many of a kv head's `rows` a task is best given, whole segments of them ([`segment_rows`]), where `heads` of them are attended at
+/// once on `threads` threads: some four tasks for each thread. No number depends on it. Each task has to wait for its first rows, 3 to 5 µs
+/// on Emerald and Granite Rapids: with tasks of 1024 rows dense decode at 128K tokens reads 8% less.
+pub fn rows_per_task(rows: usize, heads: usize, threads: usize) -> usize {
+    let segment = segment_rows(rows);
+    let tasks = threads.saturating_mul(4).div_ceil(heads.max(1)).max(1);
+    rows.div_ceil(segment).div_ceil(tasks).max(1).saturating_mul(segment)
 }
 
 /// The newest token's projections for one kv head.
@@ -162,16 +163,7 @@ fn attend_all(
     let StepScratch { scores, of_attention, of_estimate, choice, partials: [whole, part], .. } = scratch;
     let by_group = book.codes() * input.queries.len() / book.head_dim();
     let amount = choice.choose(kernels, store, sparsity, &scores[..by_group])?;
-    let rows = amount.attended;
-    let chunk = rows_per_task(rows);
-    for start in (0..rows).step_by(chunk) {
-        let target = if start == 0 { &mut *whole } else { &mut *part };
-        let rows = start..rows.min(start + chunk);
-        choice.attend(kernels, store, rows, input.queries, scale, of_attention, target)?;
-        if start > 0 {
-            whole.merge(part)?;
-        }
-    }
+    choice.attend(kernels, store, 0..amount.attended, input.queries, scale, of_attention, whole)?;
     if choice.leaves() {
         let scored = match sparsity.estimate {
             Estimate::Averaged => (input.averaged_queries, &scores[by_group..]),

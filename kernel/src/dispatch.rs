@@ -170,8 +170,10 @@ impl<S: Simd> Kernels for S {
         out: &mut Partial,
     ) -> Result<()> {
         attention::check_attend(rows, &part, queries)?;
-        let (visible, precision) = (attention::Visible::All, Precision::Full);
-        let request = attention::Request { queries, head_dim: rows.head_dim(), scale, visible, precision };
+        let (visible, precision, segment) =
+            (attention::Visible::All, Precision::Full, attention::segment_rows(rows.len()));
+        let request =
+            attention::Request { queries, head_dim: rows.head_dim(), scale, visible, precision, segment };
         self.vectorize(
             #[inline(always)]
             || attention::attend(*self, rows, part, &request, scratch, out),

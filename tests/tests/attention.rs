@@ -2,7 +2,7 @@
 
 use a2ats_kernel::{
     Dtype, Kernels,
-    attention::{Causal, Partial, Scratch},
+    attention::{Causal, Partial, Scratch, segment_rows},
     linear::Precision,
     rows::{MAX_AREAS, Rows, Run, Runs},
 };
@@ -16,6 +16,7 @@ use a2ats_tests::{
     reference::{attention::attend, to_f64},
 };
 use proptest::{prelude::*, sample::select};
+use std::ops::Range;
 
 /// Of the terms of [`Want::add`]: f32 sums over a head and over the rows (random errors, so by their roots), e^x, and
 /// how the backend sees the query.
@@ -231,6 +232,44 @@ proptest! {
             let mut out = vec![f32::NAN; queries.len()];
             whole.unwrap().finish(&mut out).unwrap();
             assert_close(kernels.name(), &out, &want.values, &want.magnitudes, tolerance(kernels, dtype, head_dim, count));
+        });
+    }
+
+    #[test]
+    fn parts_of_whole_segments_have_the_bits_of_the_whole(
+        (count, head_dim, group) in (1..=5000_usize, select(vec![32_usize, 64]), 1_usize..=5),
+        (dtype, seed) in (dtypes(), any::<u64>()),
+    ) {
+        let mut noise = Noise::new(seed);
+        let (keys, values) = (noise.vector(count * head_dim, 3.0), noise.vector(count * head_dim, 1.0));
+        let stored = Stored::rows(dtype, &keys, &values, head_dim, 0);
+        let queries = noise.vector(group * head_dim, 1.0);
+        let rows = [Rows::new(stored.elements(), head_dim).unwrap()];
+        let runs = calls::runs_of(&noise.positions(count));
+        let all = Runs::new(&rows, &runs).unwrap();
+        let segments = all.len().div_ceil(segment_rows(all.len()));
+        let mut cuts: Vec<usize> = (0..noise.below(4)).map(|_| noise.below(segments + 1)).collect();
+        cuts.extend([0, segments]);
+        cuts.sort_unstable();
+        let cuts: Vec<usize> = cuts.into_iter().map(|cut| all.len().min(cut * segment_rows(all.len()))).collect();
+        on_every_backend(|kernels| {
+            let mut scratch = Scratch::default();
+            let mut attend = |part: Range<usize>| {
+                let mut out = Partial::default();
+                kernels.attend(&all, part, &queries, 0.3, &mut scratch, &mut out).unwrap();
+                out
+            };
+            let finish = |whole: &Partial| {
+                let mut out = vec![f32::NAN; queries.len()];
+                whole.finish(&mut out).unwrap();
+                out
+            };
+            let parts = cuts.windows(2).map(|cut| attend(cut[0]..cut[1]));
+            let merged = parts.reduce(|mut whole, part| {
+                whole.merge(&part).unwrap();
+                whole
+            });
+            assert_eq!(finish(&merged.unwrap()), finish(&attend(0..all.len())), "{}", kernels.name());
         });
     }
 

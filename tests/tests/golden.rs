@@ -96,8 +96,9 @@ fn logits(kernels: &'static dyn Kernels, attention: Attention, prompt: usize, th
         let file = golden.folder.join("codebooks_reference.safetensors");
         let books = Arc::new(Codebooks::open(&file, model.owner(), Dtype::F16).unwrap());
         let mut reader = Reader::new(&model, Some(&books), attention, Dtype::Bf16, prompt + 4).unwrap();
-        let mut logits = reader.read(&golden.prompt[..prompt]).unwrap();
-        for &id in &golden.prompt[prompt..prompt + 4] {
+        let ids: Vec<u32> = golden.prompt.iter().copied().cycle().take(prompt + 4).collect();
+        let mut logits = reader.read(&ids[..prompt]).unwrap();
+        for &id in &ids[prompt..] {
             logits.extend(reader.step(id).unwrap());
         }
         logits
@@ -107,11 +108,9 @@ fn logits(kernels: &'static dyn Kernels, attention: Attention, prompt: usize, th
 fn assert_same_bits_on_any_number_of_threads(attention: Attention, prompt: usize) {
     on_backends_to_replay(|kernels| {
         let alone = logits(kernels, attention, prompt, 1);
-        for threads in [2, 5] {
-            let together = logits(kernels, attention, prompt, threads);
-            let same = alone.iter().zip(&together).all(|(a, b)| a.to_bits() == b.to_bits());
-            assert!(same && alone.len() == together.len(), "{} on {threads} threads", kernels.name());
-        }
+        let together = logits(kernels, attention, prompt, 5);
+        let same = alone.iter().zip(&together).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(same && alone.len() == together.len(), "{}", kernels.name());
     });
 }
 
@@ -120,11 +119,12 @@ fn sparse_steps_give_the_same_bits_on_any_number_of_threads() {
     assert_same_bits_on_any_number_of_threads(Attention::A2ats(Sparsity::default()), 300);
 }
 
+/// Two segments of rows and more are attended here, by several threads each.
 #[test]
-fn steps_of_several_chunks_give_the_same_bits_on_any_number_of_threads() {
-    assert_same_bits_on_any_number_of_threads(Attention::Dense, 1300);
+fn steps_of_several_segments_give_the_same_bits_on_any_number_of_threads() {
+    assert_same_bits_on_any_number_of_threads(Attention::Dense, 2100);
     let averaged = Sparsity { retrieve: 0.1, estimate: Estimate::Averaged, ..Sparsity::default() };
-    assert_same_bits_on_any_number_of_threads(Attention::A2ats(averaged), 1300);
-    let many = Sparsity { retrieve: 0.85, ..Sparsity::default() };
-    assert_same_bits_on_any_number_of_threads(Attention::A2ats(many), 1300);
+    assert_same_bits_on_any_number_of_threads(Attention::A2ats(averaged), 2100);
+    let many = Sparsity { retrieve: 0.95, estimate: Estimate::Fixed, ..Sparsity::default() };
+    assert_same_bits_on_any_number_of_threads(Attention::A2ats(many), 2200);
 }

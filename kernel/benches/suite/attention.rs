@@ -159,7 +159,8 @@ pub fn attend_heads(
         .iter()
         .enumerate()
         .flat_map(|(head, runs)| {
-            let (rows, task) = (rows(runs), rows_per_task(rows(runs)));
+            let (rows, task) =
+                (rows(runs), rows_per_task(rows(runs), stores.len(), rayon::current_num_threads()));
             (0..rows).step_by(task).map(move |at| (head, at..rows.min(at + task)))
         })
         .collect();

@@ -51,6 +51,8 @@ pub(crate) struct Request<'a> {
     pub(crate) scale: f32,
     pub(crate) visible: Visible,
     pub(crate) precision: Precision,
+    /// Rows that are summed up apart from the others: a multiple of [`BLOCK`].
+    pub(crate) segment: usize,
 }
 
 /// Which rows of a set a query sees.
@@ -85,9 +87,9 @@ pub(super) fn attend_rows<S: Simd, T: Element<S>>(
     s.vectorize(
         #[inline(always)]
         || {
-            let Request { queries, head_dim, scale, visible, precision } = *request;
+            let Request { queries, head_dim, scale, visible, precision, segment } = *request;
             let (n, width) = (queries.len() / head_dim, row_width(head_dim));
-            out.reset(n, head_dim);
+            out.reset(n, head_dim, part.len().div_ceil(segment).max(1));
             let Scratch { packed, sums, weights: [weights, next_weights], tiles, .. } = scratch;
             packed.resize(n * packed_len::<S>(width));
             pack_queries::<S, T>(s, queries, head_dim, scale, packed);
@@ -108,6 +110,7 @@ pub(super) fn attend_rows<S: Simd, T: Element<S>>(
             blocks.fill(scored);
             distant_blocks.fill(distant);
             prefetch_block(s, scored, set.row_bytes());
+            let (mut number, mut in_segment) = (0, 0);
             for start in (0..part.len() + BLOCK).step_by(BLOCK) {
                 blocks.fill(upcoming);
                 if start < far {
@@ -128,13 +131,15 @@ pub(super) fn attend_rows<S: Simd, T: Element<S>>(
                     }
                 }
                 if weighed.len > 0 {
+                    let of_segment = out.segment(number);
                     for (q, (weights, sums)) in
                         weights.chunks_exact_mut(BLOCK).zip(sums.chunks_exact_mut(width)).enumerate()
                     {
                         let seen =
                             visible.count(q, start - BLOCK + weighed.len).saturating_sub(start - BLOCK);
                         weights[seen..].fill(f32::NEG_INFINITY);
-                        softmax_block::<S, T>(s, weights, &mut out.largest[q], &mut out.sum[q], sums);
+                        let (largest, sum) = (&mut of_segment.largest[q], &mut of_segment.sum[q]);
+                        softmax_block::<S, T>(s, weights, largest, sum, sums);
                     }
                     // With the values, the next keys. Behind the last block, what is there already is prefetched again.
                     let soon = if upcoming.len > 0 { &*upcoming } else { &*weighed };
@@ -145,6 +150,12 @@ pub(super) fn attend_rows<S: Simd, T: Element<S>>(
                         weigh_block(s, weighed, &mut ahead, weights, width, sums);
                         lines = ahead.lines;
                     }
+                    in_segment += weighed.len;
+                    if in_segment == segment || scored.len == 0 {
+                        restore_order::<S, T>(sums, width, head_dim, of_segment.values);
+                        sums.fill(0.0);
+                        (number, in_segment) = (number + 1, 0);
+                    }
                 }
                 if start > 0 {
                     distant_blocks.fill(distant);
@@ -152,7 +163,6 @@ pub(super) fn attend_rows<S: Simd, T: Element<S>>(
                 (weighed, scored, upcoming) = (scored, upcoming, weighed);
                 std::mem::swap(weights, next_weights);
             }
-            restore_order::<S, T>(sums, width, head_dim, &mut out.values);
         },
     );
 }

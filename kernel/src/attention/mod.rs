@@ -25,7 +25,7 @@ mod tests;
 mod weigh;
 
 pub use block::Scratch;
-pub use partial::Partial;
+pub use partial::{Partial, segment_rows};
 
 use crate::{
     dtype::Elements,
@@ -39,6 +39,7 @@ use crate::{
 use block::attend_rows;
 pub(crate) use block::{Request, Visible, restore_order};
 use half::f16;
+pub(crate) use partial::Segment;
 use std::ops::Range;
 pub(crate) use weigh::weigh_block;
 
@@ -139,8 +140,14 @@ pub(crate) fn attend_causal<S: Simd>(s: S, causal: &Causal<'_>, scratch: &mut Sc
         let first = first + t * tile_positions;
         let seen = Run::new(0, 0..first + queries.len() / (group * head_dim));
         let own = Runs::trusted(std::slice::from_ref(&rows), std::slice::from_ref(&seen));
-        let request =
-            Request { queries, head_dim, scale, visible: Visible::Causal { first, group }, precision };
+        let request = Request {
+            queries,
+            head_dim,
+            scale,
+            visible: Visible::Causal { first, group },
+            precision,
+            segment: usize::MAX,
+        };
         attend(s, &own, 0..own.len(), &request, scratch, &mut recent);
         if let Some(past) = past {
             let request = Request { visible: Visible::All, ..request };

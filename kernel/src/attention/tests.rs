@@ -47,6 +47,7 @@ fn counts<S: Simd, T: Element<S>>(s: S, head_dim: usize, group: usize) -> (Vec<u
         scale: 1.0,
         visible: Visible::All,
         precision: Precision::Full,
+        segment: 64,
     };
     let lines = recorded(|| {
         attend_rows(s, &set, 0..ROWS, &request, &mut Scratch::default(), &mut Partial::default())

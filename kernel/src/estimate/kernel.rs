@@ -16,7 +16,7 @@ use super::{
     sums::Sums,
 };
 use crate::{
-    attention::{Partial, restore_order, typed, weigh_block},
+    attention::{Partial, Segment, restore_order, typed, weigh_block},
     dtype::Elements,
     memory::Aligned,
     microkernel::{
@@ -75,7 +75,8 @@ fn estimate_here<S: Simd>(
 ) {
     let (group, head_dim) = (what.offsets.len(), what.rows.head_dim());
     let width = row_width(head_dim);
-    out.reset(group, head_dim);
+    out.reset(group, head_dim, 1);
+    let mut out = out.segment(0);
     let stride = part.slots.len().next_multiple_of(MAX_LANES);
     scratch.weights.resize(group * stride);
     scratch.left.resize(stride);
@@ -116,9 +117,9 @@ fn estimate_here<S: Simd>(
     }
     if part.rows && !what.rows.is_empty() {
         match what.rows.areas()[0].elements() {
-            Elements::F32(_) => weigh_rows::<S, f32>(s, what, scratch, out),
-            Elements::F16(_) => weigh_rows::<S, f16>(s, what, scratch, out),
-            Elements::Bf16(_) => weigh_rows::<S, bf16>(s, what, scratch, out),
+            Elements::F32(_) => weigh_rows::<S, f32>(s, what, scratch, &mut out),
+            Elements::F16(_) => weigh_rows::<S, f16>(s, what, scratch, &mut out),
+            Elements::Bf16(_) => weigh_rows::<S, bf16>(s, what, scratch, &mut out),
         }
     }
     for (to, from) in out.values.chunks_exact_mut(head_dim).zip(scratch.sums.chunks_exact(width)) {
@@ -216,7 +217,12 @@ fn add_sums<S: Simd, T: Number>(
 
 /// Adds the values of single rows with the weights of their codes and their signs; those with a plus count in the denominator.
 #[inline(never)]
-fn weigh_rows<S: Simd, T: Element<S>>(s: S, what: &Unattended<'_>, scratch: &mut Scratch, out: &mut Partial) {
+fn weigh_rows<S: Simd, T: Element<S>>(
+    s: S,
+    what: &Unattended<'_>,
+    scratch: &mut Scratch,
+    out: &mut Segment<'_>,
+) {
     s.vectorize(
         #[inline(always)]
         || {
@@ -241,7 +247,7 @@ fn weigh_rows<S: Simd, T: Element<S>>(s: S, what: &Unattended<'_>, scratch: &mut
                     }
                 }
                 weights_of(s, of_block);
-                for (weights, sum) in of_block.chunks_exact_mut(BLOCK).zip(&mut out.sum) {
+                for (weights, sum) in of_block.chunks_exact_mut(BLOCK).zip(&mut *out.sum) {
                     *sum += sign_weights(s, weights, &signs);
                 }
                 for (first, count) in query_tiles(group, S::TILE_QUERIES) {
@@ -250,7 +256,7 @@ fn weigh_rows<S: Simd, T: Element<S>>(s: S, what: &Unattended<'_>, scratch: &mut
                     weigh_block(s, &block, &mut NoPrefetch, weights, width, sums);
                 }
             }
-            restore_order::<S, T>(sums, width, what.rows.head_dim(), &mut out.values);
+            restore_order::<S, T>(sums, width, what.rows.head_dim(), out.values);
         },
     );
 }

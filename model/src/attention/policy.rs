@@ -9,7 +9,7 @@ use crate::{codebooks::Codebooks, error::Result};
 use a2ats_kernel::{
     Codebook, Dtype,
     attention::{self, Partial},
-    decode::{Choice, Estimate, Sparsity, StepInput, StepScratch, decode_step, rows_per_task},
+    decode::{Choice, Estimate, Sparsity, StepInput, StepScratch, decode_step},
     store::Store,
 };
 use rayon::prelude::*;
@@ -89,13 +89,8 @@ impl Head<'_> {
         let (mut choice, mut scratch, mut out) =
             (Choice::default(), attention::Scratch::default(), Partial::default());
         let rows = choice.choose_all(&self.store).attended;
-        let part = rows_per_task(rows);
-        for start in (0..rows).step_by(part) {
-            let part = start..rows.min(start + part);
-            let (kernels, scale) = (context.kernels, context.scale());
-            choice.attend(kernels, &self.store, part, &queries, scale, &mut scratch, &mut out)?;
-        }
-        Ok(())
+        let (kernels, scale) = (context.kernels, context.scale());
+        Ok(choice.attend(kernels, &self.store, 0..rows, &queries, scale, &mut scratch, &mut out)?)
     }
 
     fn sparse(&mut self, context: Context<'_>, sparsity: &Sparsity) -> Result<()> {

@@ -1,8 +1,8 @@
 //! Decode: sequences that take one token each.
 //!
 //! One parallel region for a layer: tasks are kv heads, which split further. A head's codewords are scored once for all sequences that
-//! share them; then each sequence's rows are chosen, attended in parts of fixed size and merged in their order, so that no number
-//! depends on how many threads there are or on the other sequences.
+//! share them; then each sequence's rows are chosen, attended in as many parts as there are threads for, and merged in their order. No
+//! number depends on how many threads there are or on the other sequences.
 
 use super::Context;
 use crate::{
@@ -343,7 +343,8 @@ impl Row {
         let Self { queries, choice, parts, output, .. } = self;
         let context = step.context;
         let rows = choice.amount().attended;
-        let of_part = rows_per_task(rows);
+        let heads = step.sequences.len() * context.spec.num_key_value_heads;
+        let of_part = rows_per_task(rows, heads, rayon::current_num_threads());
         let attending = rows.div_ceil(of_part);
         let estimating = if choice.leaves() { choice.slots().div_ceil(SLOTS_PER_TASK).max(1) } else { 0 };
         let tasks = attending + estimating;

@@ -6,7 +6,7 @@ use crate::{
 };
 use a2ats_kernel::{
     Dtype,
-    attention::{Causal, Partial, Scratch},
+    attention::{Causal, Partial, Scratch, segment_rows},
     linear::Precision,
     rows::{MAX_AREAS, Rows, Run, Runs, row_bytes, row_width},
 };
@@ -23,9 +23,16 @@ pub const CASES: &[Case] = &[
     ("Runs::new", runs),
     ("Kernels::attend", attend),
     ("Kernels::attend_causal", attend_causal),
+    ("attention::segment_rows", segments),
     ("Partial::merge", merge),
     ("Partial::finish", finish),
 ];
+
+fn segments(draw: &mut Draw<'_>) {
+    let rows = draw.number(5000);
+    let segment = segment_rows(rows);
+    assert!(segment.is_multiple_of(32) && rows.div_ceil(segment) <= 16, "{segment}");
+}
 
 /// So many rows.
 pub fn stored(count: usize, head_dim: usize, dtype: Dtype) -> Stored {

@@ -8,7 +8,8 @@ use crate::{
     stores::{content, filled, layout, store},
 };
 use a2ats_kernel::{
-    Codebook, Dtype, attention,
+    Codebook, Dtype,
+    attention::{self, segment_rows},
     decode::{Amount, Choice, Estimate, Sparsity, StepInput, StepScratch, decode_step, rows_per_task},
     estimate::{self, Part},
     rows::Run,
@@ -32,8 +33,12 @@ pub const CASES: &[Case] = &[
 ];
 
 fn rows(draw: &mut Draw<'_>) {
-    let part = rows_per_task(draw.number(5000));
-    assert!(part > 0 && part.is_multiple_of(32), "{part}");
+    let rows = draw.number(5000);
+    let part = rows_per_task(rows, draw.number(20), draw.number(100));
+    assert!(
+        part >= segment_rows(rows) && (part.is_multiple_of(segment_rows(rows)) || part == usize::MAX),
+        "{part}"
+    );
 }
 
 /// The sparsity of stores of a layout, of which the share, the window and the sinks are changed; whether it makes sense, and fits them.
