@@ -152,10 +152,7 @@ impl Block {
             output(first, to);
             Ok(())
         })?;
-        let out = sized(out, x.len());
-        multiply(context.kernels, packed, [(&self.output, &mut *out)])?;
-        add_columns(out, n, x);
-        Ok(())
+        add_product(context, &self.output, packed, out, x)
     }
 
     /// SiLU(gate) · up of normalized tokens, in the working memory of the gate.
@@ -187,10 +184,7 @@ impl Block {
         let Products { packed, gate, out, .. } = products;
         let gate = &gate[..self.gate.rows() * n];
         packed.pack_columns(context.kernels, &self.down, method, gate)?;
-        let out = sized(out, x.len());
-        multiply(context.kernels, packed, [(&self.down, &mut *out)])?;
-        add_columns(out, n, x);
-        Ok(())
+        add_product(context, &self.down, packed, out, x)
     }
 }
 
@@ -210,9 +204,18 @@ fn normalize(
     })
 }
 
-/// x ← x + y for x of `[n, hidden]` and y of `[hidden, n]`.
-fn add_columns(y: &[f32], n: usize, x: &mut [f32]) {
-    transpose_into(y, y.len() / n, n, x, |x, y| *x += y);
+/// x ← x + W·inputs, for x of `[n, hidden]`; products come as `[hidden, n]`.
+fn add_product(
+    context: Context<'_>,
+    layer: &Linear,
+    packed: &Packed,
+    out: &mut Vec<f32>,
+    x: &mut [f32],
+) -> Result<()> {
+    let out = sized(out, x.len());
+    multiply(context.kernels, packed, [(layer, &mut *out)])?;
+    transpose_into(out, layer.rows(), x.len() / layer.rows(), x, |x, y| *x += y);
+    Ok(())
 }
 
 /// As many numbers of some working memory, which grows if it must.

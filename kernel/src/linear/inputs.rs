@@ -105,11 +105,6 @@ impl Layout {
         self.part_len
     }
 
-    /// What the inputs are prepared for.
-    pub const fn purpose(&self) -> Purpose {
-        self.purpose
-    }
-
     /// Checks what is to be packed into a part.
     pub(crate) fn check_part<S: Simd>(
         &self,
