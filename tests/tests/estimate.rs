@@ -30,14 +30,15 @@ struct Case {
     scales: Vec<f32>,
     /// `[slots]`
     codes: Vec<u16>,
-    left: Vec<u32>,
+    counts: Vec<u32>,
+    /// `[codes]`
+    shares: Vec<f32>,
     /// Slots of the first table; the others are in a second one.
     first_table: usize,
     scores: Vec<f32>,
     offsets: Vec<f32>,
-    /// The codes of the last rows, which are not attended, or of attended ones that are subtracted: those come first.
+    /// The codes of the last rows, which are in no sum.
     row_codes: Vec<u16>,
-    subtracted: usize,
     scale: f32,
 }
 
@@ -65,15 +66,7 @@ impl Case {
         }
         let values = noise.vector(rows * head_dim, 1.0);
         let with_codes = with_codes.min(rows - 1);
-        let mut left: Vec<u32> = (0..slots).map(|_| (noise.below(4) * noise.below(30)) as u32).collect();
-        // Of a code that rows are subtracted of something is left.
-        let subtracted = if slots > 0 { noise.below(with_codes + 1) } else { 0 };
-        let mut row_codes: Vec<u16> = (0..with_codes).map(|_| noise.below(codes) as u16).collect();
-        for code in &mut row_codes[..subtracted] {
-            let slot = noise.below(slots);
-            left[slot] = left[slot].max(1);
-            *code = order[slot];
-        }
+        let shares = (0..codes).map(|_| [0.0, 1.0, 0.5, 1e-3][noise.below(4)]).collect();
         Self {
             head_dim,
             group,
@@ -84,19 +77,24 @@ impl Case {
             numbers,
             scales: (0..slots).map(|_| 4.0 / (127 << noise.below(4)) as f32).collect(),
             codes: order,
-            left,
+            counts: (0..slots).map(|_| 1 + noise.below(90) as u32).collect(),
+            shares,
             first_table: noise.below(slots + 1),
             scores: noise.vector(group * codes, spread),
             offsets: noise.vector(group, 2.0),
-            row_codes,
-            subtracted,
+            row_codes: (0..with_codes).map(|_| noise.below(codes) as u16).collect(),
             scale: 0.5,
         }
     }
 
-    /// The rows that are attended: all but those that have codes and are not subtracted.
+    /// The rows that are attended: half of those with codes, beside all others.
     fn attended(&self) -> usize {
-        self.values.len() / self.head_dim - (self.row_codes.len() - self.subtracted)
+        self.values.len() / self.head_dim - self.row_codes.len() / 2
+    }
+
+    /// The first row that has a code.
+    fn first_with_code(&self) -> usize {
+        self.values.len() / self.head_dim - self.row_codes.len()
     }
 
     /// The sums as f32.
@@ -128,25 +126,22 @@ impl Case {
             } else {
                 Sums::Int8 { numbers: &in_int8[number][inside], scales: &self.scales[slots.clone()] }
             };
-            Table { sums, codes: &self.codes[slots.clone()], left: &self.left[slots] }
+            Table { sums, codes: &self.codes[slots.clone()], counts: &self.counts[slots] }
         };
         let tables = [table(0, 0..self.first_table), table(1, self.first_table..self.codes.len())];
         let rows = Stored::rows(self.dtype, &self.keys, &self.values, self.head_dim, offset);
         let rows = [Rows::new(rows.elements(), self.head_dim)?];
         let attended = self.attended();
         let mut whole = calls::attend(kernels, rows[0], &[Run::new(0, 0..attended)], &self.queries, 1.0)?;
-        // Those that are subtracted are the last attended ones.
-        let first = attended - self.subtracted;
-        // And one that lies between others.
-        let runs = [Run::new(0, 0..1), Run::new(0, first..first + self.row_codes.len())];
-        let row_codes: Vec<u16> = [&[0][..], &self.row_codes].concat();
-        let sign = |row: usize| if row < self.subtracted { -1.0 } else { 1.0 };
-        let row_signs: Vec<f32> = [0.0].into_iter().chain((0..self.row_codes.len()).map(sign)).collect();
+        // In two pieces.
+        let (first, end) = (self.first_with_code(), self.first_with_code() + self.row_codes.len());
+        let cut = first + self.row_codes.len() / 3;
+        let runs = [Run::new(0, first..cut), Run::new(0, cut..end)];
         let what = Unattended {
             tables: &tables,
             rows: Runs::new(&rows, &runs)?,
-            row_codes: &row_codes,
-            row_signs: &row_signs,
+            row_codes: &self.row_codes,
+            shares: &self.shares,
             scores: &self.scores,
             offsets: &self.offsets,
             scale: self.scale,
@@ -180,9 +175,10 @@ impl Case {
         for (head, query) in to_f64(&self.queries).chunks_exact(d).enumerate() {
             let scores: Vec<f64> = keys.chunks_exact(d).take(attended).map(|key| dot(query, key)).collect();
             let of = |&code: &u16| self.estimate(head, code);
-            let left = |(code, &left)| if left > 0 { of(code) } else { f64::NEG_INFINITY };
-            let slots: Vec<f64> = self.codes.iter().zip(&self.left).map(left).collect();
-            let rows: Vec<f64> = self.row_codes.iter().map(of).collect();
+            let share = |code: &u16| f64::from(self.shares[usize::from(*code)]);
+            let estimate = |code| if share(code) > 0.0 { of(code) } else { f64::NEG_INFINITY };
+            let slots: Vec<f64> = self.codes.iter().map(estimate).collect();
+            let rows: Vec<f64> = self.row_codes.iter().map(estimate).collect();
             let all = scores.iter().chain(&slots).chain(&rows);
             let largest = all.copied().fold(f64::NEG_INFINITY, f64::max);
             let weight = |score: f64| if score > f64::NEG_INFINITY { (score - largest).exp() } else { 0.0 };
@@ -198,15 +194,17 @@ impl Case {
                 total += weight(*score);
                 add(weight(*score), value);
             }
-            for ((estimate, left), sum) in slots.iter().zip(&self.left).zip(sums.chunks_exact(width)) {
-                total += weight(*estimate) * f64::from(*left);
-                add(weight(*estimate), &sum[..d]);
+            let of_slots = slots.iter().zip(&self.codes).zip(&self.counts).zip(sums.chunks_exact(width));
+            for (((estimate, code), count), sum) in of_slots {
+                let weight = weight(*estimate) * share(code);
+                total += weight * f64::from(*count);
+                add(weight, &sum[..d]);
             }
-            let of_rows = values.chunks_exact(d).skip(attended - self.subtracted);
-            for (number, (estimate, value)) in rows.iter().zip(of_rows).enumerate() {
-                let sign = if number < self.subtracted { -1.0 } else { 1.0 };
-                total += weight(*estimate) * f64::max(sign, 0.0);
-                add(sign * weight(*estimate), value);
+            let of_rows = values.chunks_exact(d).skip(self.first_with_code());
+            for ((estimate, code), value) in rows.iter().zip(&self.row_codes).zip(of_rows) {
+                let weight = weight(*estimate) * share(code);
+                total += weight;
+                add(weight, value);
             }
             out.extend(head_out.iter().map(|x| x / total));
             sizes.extend(head_sizes.iter().zip(&head_out).map(|(size, x)| (size + x.abs()) / total));
@@ -259,11 +257,14 @@ proptest! {
     ) {
         on_every_backend(|kernels| {
             let mut case = Case::new(&mut Noise::new(seed), sizes, shape, 30.0);
-            case.left.fill(0);
-            case.row_codes.clear();
-            case.subtracted = 0;
+            case.shares.fill(0.0);
             let values = case.run(kernels, 0, 1).unwrap();
-            let none = Case { codes: vec![], left: vec![], numbers: vec![], scales: vec![], first_table: 0, ..case };
+            case.shares.fill(1.0);
+            let rows = case.values.len() - case.row_codes.len() / 2 * case.head_dim;
+            case.row_codes.clear();
+            case.keys.truncate(rows);
+            case.values.truncate(rows);
+            let none = Case { codes: vec![], counts: vec![], numbers: vec![], scales: vec![], first_table: 0, ..case };
             assert_eq!(values, none.run(kernels, 0, 1).unwrap(), "{}", kernels.name());
         });
     }
@@ -276,24 +277,10 @@ fn values_that_are_all_alike_come_out_as_they_are() {
         on_every_backend(|kernels| {
             let mut case = Case::new(&mut Noise::new(7), (60, 40, 100, 130), (5, 48, dtype), 3.0);
             case.values.fill(1.0);
-            for ((numbers, scale), left) in
-                case.numbers.chunks_mut(64).zip(&mut case.scales).zip(&mut case.left)
-            {
+            let sums = case.numbers.chunks_mut(64).zip(&mut case.scales).zip(&case.counts);
+            for ((numbers, scale), count) in sums {
                 numbers[..48].fill(127);
-                *left += 40;
-                *scale = *left as f32 / 127.0;
-            }
-            // What is subtracted was in its code's sum.
-            for &code in &case.row_codes[..case.subtracted] {
-                if let Some(slot) = case.codes.iter().position(|&of| of == code) {
-                    case.left[slot] -= 1;
-                } else {
-                    case.scores
-                        .iter_mut()
-                        .skip(usize::from(code))
-                        .step_by(130)
-                        .for_each(|score| *score = -1e9);
-                }
+                *scale = *count as f32 / 127.0;
             }
             for parts in [1, 4] {
                 let values = case.run(kernels, 0, parts).unwrap();

@@ -35,7 +35,8 @@ fn numbers(noise: &mut Noise, codes: usize) -> Vec<i8> {
 /// What the heads have in common.
 struct Inputs {
     codes: Vec<u16>,
-    left: Vec<u32>,
+    counts: Vec<u32>,
+    shares: Vec<f32>,
     scales: Vec<f32>,
     scores: Vec<f32>,
     rows: Vec<bf16>,
@@ -46,7 +47,8 @@ impl Inputs {
     fn new(noise: &mut Noise, codes: usize) -> Self {
         Self {
             codes: (0..codes as u16).collect(),
-            left: (0..codes).map(|_| 1 + noise.below(60) as u32).collect(),
+            counts: (0..codes).map(|_| 1 + noise.below(60) as u32).collect(),
+            shares: (0..codes).map(|_| noise.below(5) as f32 / 4.0).collect(),
             scales: vec![SCALE; codes],
             scores: noise.vector(GROUP * codes, 1.0),
             rows: noise.vector(ROWS * 2 * HEAD_DIM, 1.0).into_iter().map(bf16::from_f32).collect(),
@@ -61,12 +63,12 @@ impl Inputs {
     /// The estimate from one table.
     fn estimate(&self, kernels: &dyn Kernels, numbers: &[i8], scratch: &mut Scratch, out: &mut Partial) {
         let sums = Sums::Int8 { numbers, scales: &self.scales };
-        let (areas, tables) = ([self.rows()], [Table { sums, codes: &self.codes, left: &self.left }]);
+        let (areas, tables) = ([self.rows()], [Table { sums, codes: &self.codes, counts: &self.counts }]);
         let what = Unattended {
             tables: &tables,
             rows: Runs::new(&areas, &[]).expect("no runs"),
             row_codes: &[],
-            row_signs: &[],
+            shares: &self.shares,
             scores: &self.scores,
             offsets: &[0.0; GROUP],
             scale: 1.0,
@@ -145,9 +147,11 @@ fn check_estimate(kernels: &dyn Kernels) {
         let of_row =
             |row: &[f64]| (query.iter().zip(row).map(|(q, k)| q * k).sum::<f64>() * f64::from(0.1_f32)).exp();
         let attended: f64 = keys.chunks_exact(2 * HEAD_DIM).map(|row| of_row(&row[..HEAD_DIM])).sum();
-        let weight =
-            |slot: usize| f64::from(inputs.scores[head * codes + usize::from(inputs.codes[slot])]).exp();
-        let left: f64 = (0..codes).map(|slot| weight(slot) * f64::from(inputs.left[slot])).sum();
+        let weight = |slot: usize| {
+            let code = usize::from(inputs.codes[slot]);
+            f64::from(inputs.scores[head * codes + code]).exp() * f64::from(inputs.shares[code])
+        };
+        let left: f64 = (0..codes).map(|slot| weight(slot) * f64::from(inputs.counts[slot])).sum();
         let want = (0..HEAD_DIM).map(|at| {
             let rest: f64 = (0..codes)
                 .map(|slot| {

@@ -39,12 +39,10 @@ pub struct Choice {
     retrieval: retrieval::Scratch,
     /// Whether there is something to estimate.
     leaves: bool,
-    /// What is left of each slot of the bases' sums, base after base.
-    left: Vec<u32>,
-    /// Rows that correct the sums: attended ones, and then those of the log; their codes, and what they count.
-    corrections: Vec<Run>,
-    correction_codes: Vec<u16>,
-    correction_signs: Vec<f32>,
+    /// How many tokens each slot of the bases' sums has, base after base.
+    slot_counts: Vec<u32>,
+    /// `[codes]`: the share of each code's tokens outside of the window that is not attended.
+    shares: Vec<f32>,
 }
 
 impl Choice {
@@ -99,21 +97,17 @@ impl Choice {
     }
 
     fn leave_out(&mut self, store: &Store, estimates: bool) {
-        let Self { prefixes, left, corrections, correction_codes, correction_signs, .. } = self;
-        left.clear();
-        corrections.clear();
-        correction_codes.clear();
-        correction_signs.clear();
+        let Self { counts, prefixes, slot_counts, shares, .. } = self;
+        slot_counts.clear();
+        shares.clear();
         self.leaves = estimates && self.amount.attended < self.amount.tokens;
-        if !self.leaves {
-            return;
+        if self.leaves {
+            store.counts_of_slots(slot_counts);
+            let share =
+                |(&count, &taken): (&u32, &u32)| count.saturating_sub(taken) as f32 / count.max(1) as f32;
+            shares.extend(counts.iter().zip(&*prefixes).map(share));
         }
-        store.left_out(prefixes, left, |code, run| {
-            corrections.push(run);
-            correction_codes.resize(correction_codes.len() + run.len as usize, code);
-        });
-        correction_signs.resize(correction_codes.len(), -1.0);
-        store.left_in_log(prefixes, corrections, correction_codes, correction_signs);
+        shares.resize(store.layout().codes, 0.0);
     }
 
     /// Attention of the group's `queries` (`[group, head_dim]`, rotated to their true position) over rows `part` of the chosen ones.
@@ -137,7 +131,7 @@ impl Choice {
 
     /// How many slots of sums there are to estimate from; parts of the estimate are ranges of them.
     pub fn slots(&self) -> usize {
-        self.left.len()
+        self.slot_counts.len()
     }
 
     /// Whether anything is left to estimate.
@@ -148,8 +142,8 @@ impl Choice {
     /// Bytes that the whole estimate reads of `store`.
     pub fn estimate_bytes(&self, store: &Store) -> usize {
         let layout = store.layout();
-        let rows = self.corrections.iter().map(|run| run.len as usize).sum::<usize>();
-        self.left.len() * layout.sum_bytes() + rows * layout.row_bytes() / 2
+        let rows = if self.leaves { store.entered_rows().1.len() } else { 0 };
+        self.slots() * layout.sum_bytes() + rows * layout.row_bytes() / 2
     }
 
     /// The estimate of a part of what was left out; `input` has the queries that were scored, `scores` is `[group, codes]` of those that
@@ -182,21 +176,21 @@ impl Choice {
         }
         let bases = store.bases();
         expect_len("slots of the choice", self.slots(), bases.iter().map(|base| base.slots().len()).sum())?;
-        let none = Table { sums: estimate::Sums::F32(&[]), codes: &[], left: &[] };
+        let none = Table { sums: estimate::Sums::F32(&[]), codes: &[], counts: &[] };
         let mut tables = [none; MAX_AREAS];
-        let mut rest = &self.left[..];
+        let mut rest = &self.slot_counts[..];
         for (table, base) in tables.iter_mut().zip(bases) {
             let slots = base.slots();
-            let (left, others) = rest.split_at(slots.len());
-            *table = Table { sums: base.sums(), codes: slots, left };
+            let (counts, others) = rest.split_at(slots.len());
+            *table = Table { sums: base.sums(), codes: slots, counts };
             rest = others;
         }
-        let areas = store.areas();
+        let (areas, (run, row_codes)) = (store.areas(), store.entered_rows());
         let unattended = Unattended {
             tables: &tables[..bases.len()],
-            rows: Runs::new(&areas, &self.corrections)?,
-            row_codes: &self.correction_codes,
-            row_signs: &self.correction_signs,
+            rows: Runs::new(&areas, std::slice::from_ref(&run))?,
+            row_codes,
+            shares: &self.shares,
             scores,
             offsets: &offsets[..group],
             scale,

@@ -3,11 +3,13 @@
 //! ```text
 //! largest[h] = the largest estimate ŝ of what anything is left of
 //! for each table:
-//!     weights[h][slot] = e^(ŝ − largest)           (0 where nothing is left)
-//!     denominator[h] += weights · left
-//!     sums[h] += (weights · scales) · numbers       (strips.rs)
+//!     weights[h][slot] = e^(ŝ − largest) · share    (0 where nothing is left)
+//!     denominator[h] += weights · counts
+//!     sums[h] += (weights · scales) · numbers        (strips.rs)
 //! for each block of 32 rows:
-//!     sums[h] += ± weights of their codes · values  (attention/weigh.rs)
+//!     weights[h][row] = the weight of its code
+//!     denominator[h] += weights
+//!     sums[h] += weights · values                    (attention/weigh.rs)
 //! ```
 
 use super::{
@@ -38,8 +40,9 @@ const LEAST_WEIGHT: f32 = 1.0 / 18_446_744_073_709_551_616.0;
 pub struct Scratch {
     /// `[group, stride]`: estimates, then weights, of the slots of a part, table after table.
     weights: Aligned,
-    /// `[stride]`: what is left of each slot.
-    left: Aligned,
+    /// `[stride]`: how many tokens each slot has, and what share of its code is left.
+    counts: Aligned,
+    shares: Aligned,
     /// `[stride]`: −∞ where nothing is left, else 0.
     floor: Aligned,
     /// `[group, width]`
@@ -49,8 +52,7 @@ pub struct Scratch {
     of_rows: Aligned,
 }
 
-/// The estimate of a part of what is left out, on a plain instruction set: weights in full, beside bf16 too, for what is subtracted is
-/// to cancel. Fills `out` anew.
+/// The estimate of a part of what is left out, on a plain instruction set: weights in full, beside bf16 too. Fills `out` anew.
 #[inline(never)]
 pub(crate) fn estimate<S: Simd>(
     s: S,
@@ -79,25 +81,27 @@ fn estimate_here<S: Simd>(
     let mut out = out.segment(0);
     let stride = part.slots.len().next_multiple_of(MAX_LANES);
     scratch.weights.resize(group * stride);
-    scratch.left.resize(stride);
+    scratch.counts.resize(stride);
+    scratch.shares.resize(stride);
     scratch.floor.resize(stride);
     scratch.sums.resize(group * width);
     scratch.sums.fill(0.0);
-    gather_left(what, part, scratch);
+    gather_slots(what, part, scratch);
     let codes = what.scores.len() / group;
     for head in 0..group {
         let weights = &mut scratch.weights[head * stride..(head + 1) * stride];
         let scores = &what.scores[head * codes..(head + 1) * codes];
-        gather_scores(what, part, scores, weights);
+        gather(what, part, scores, weights);
         let offset = what.offsets[head];
         let mut largest = scale_scores(s, weights, &scratch.floor, what.scale, offset);
         if part.rows {
-            for (&code, &sign) in what.row_codes.iter().zip(what.row_signs) {
-                let estimate = scores[usize::from(code)] * what.scale + offset;
-                largest = if sign == 0.0 { largest } else { largest.max(estimate) };
+            for code in what.row_codes.iter().map(|&code| usize::from(code)) {
+                let estimate = scores[code] * what.scale + offset;
+                largest = if what.shares[code] > 0.0 { largest.max(estimate) } else { largest };
             }
         }
-        (out.largest[head], out.sum[head]) = (largest, exponentials(s, weights, &scratch.left, largest));
+        let scratch_of_slots = (&*scratch.counts, &*scratch.shares);
+        (out.largest[head], out.sum[head]) = (largest, weigh_slots(s, weights, scratch_of_slots, largest));
     }
     for (table, slots, at) in parts_of_tables(what, part) {
         let weights = &mut scratch.weights[..];
@@ -144,27 +148,29 @@ fn parts_of_tables<'a>(
     })
 }
 
-fn gather_left(what: &Unattended<'_>, part: &Part, scratch: &mut Scratch) {
-    scratch.left[part.slots.len()..].fill(0.0);
+fn gather_slots(what: &Unattended<'_>, part: &Part, scratch: &mut Scratch) {
+    let Scratch { counts, shares, floor, .. } = scratch;
+    counts[part.slots.len()..].fill(0.0);
     for (table, slots, at) in parts_of_tables(what, part) {
-        for (to, &from) in scratch.left[at..].iter_mut().zip(&table.left[slots]) {
+        for (to, &from) in counts[at..].iter_mut().zip(&table.counts[slots]) {
             *to = from as f32;
         }
     }
-    for (floor, left) in scratch.floor.iter_mut().zip(scratch.left.iter()) {
-        *floor = if *left > 0.0 { 0.0 } else { f32::NEG_INFINITY };
+    gather(what, part, what.shares, shares);
+    for (floor, share) in floor.iter_mut().zip(shares.iter()) {
+        *floor = if *share > 0.0 { 0.0 } else { f32::NEG_INFINITY };
     }
 }
 
-/// The scores of a part's slots; where a table has all codes these are in order.
-fn gather_scores(what: &Unattended<'_>, part: &Part, scores: &[f32], to: &mut [f32]) {
+/// What the codes of a part's slots have of `numbers`, `[codes]`; where a table has all codes these are in order.
+fn gather(what: &Unattended<'_>, part: &Part, numbers: &[f32], to: &mut [f32]) {
     to[part.slots.len()..].fill(0.0);
     for (table, slots, at) in parts_of_tables(what, part) {
-        if table.codes.len() == scores.len() {
-            to[at..at + slots.len()].copy_from_slice(&scores[slots]);
+        if table.codes.len() == numbers.len() {
+            to[at..at + slots.len()].copy_from_slice(&numbers[slots]);
         } else {
             for (to, &code) in to[at..].iter_mut().zip(&table.codes[slots]) {
-                *to = scores[usize::from(code)];
+                *to = numbers[usize::from(code)];
             }
         }
     }
@@ -183,21 +189,23 @@ fn scale_scores<S: Simd>(s: S, scores: &mut [f32], floor: &[f32], scale: f32, of
     s.reduce_max(top)
 }
 
-/// Replaces numbers by e^{x − largest}; zeros, if that is −∞. Gives the sum of them times what is left.
-/// (Prefetching meanwhile where the sums begin gained nothing.)
+/// Replaces estimates by weights, e^{x − largest} times what share of a code is left; zeros, if the largest is −∞. Gives the sum of them times
+/// the slots' counts. (Prefetching meanwhile where the sums begin gained nothing.)
 #[inline(always)]
-fn exponentials<S: Simd>(s: S, x: &mut [f32], left: &[f32], largest: f32) -> f32 {
+fn weigh_slots<S: Simd>(s: S, x: &mut [f32], (counts, shares): (&[f32], &[f32]), largest: f32) -> f32 {
     if largest == f32::NEG_INFINITY {
         x.fill(0.0);
         return 0.0;
     }
     let (reference, mut sum) = (s.splat(largest), s.splat(0.0));
-    for (x, left) in x.chunks_exact_mut(S::LANES).zip(left.chunks_exact(S::LANES)) {
+    let slots = counts.chunks_exact(S::LANES).zip(shares.chunks_exact(S::LANES));
+    for (x, (counts, shares)) in x.chunks_exact_mut(S::LANES).zip(slots) {
         let weight = s.exp(s.sub(s.load(x), reference));
         // What this leaves, times a scale, is in the range of f32 where values are; none that it changes matters.
         let weight = s.max(s.sub(weight, s.splat(LEAST_WEIGHT)), s.splat(0.0));
+        let weight = s.mul(weight, s.load(shares));
         s.store(weight, x);
-        sum = s.mul_add(weight, s.load(left), sum);
+        sum = s.mul_add(weight, s.load(counts), sum);
     }
     s.reduce_add(sum)
 }
@@ -215,7 +223,7 @@ fn add_sums<S: Simd, T: Number>(
     strips::add(s, &Strips { numbers, width, slots }, (weights, stride, at), sums);
 }
 
-/// Adds the values of single rows with the weights of their codes and their signs; those with a plus count in the denominator.
+/// Adds the values of single rows with the weights of their codes.
 #[inline(never)]
 fn weigh_rows<S: Simd, T: Element<S>>(
     s: S,
@@ -234,11 +242,12 @@ fn weigh_rows<S: Simd, T: Element<S>>(
             of_block.resize(group * BLOCK);
             sums.resize(group * width);
             sums.fill(0.0);
-            let codes_and_signs = what.row_codes.chunks(BLOCK).zip(what.row_signs.chunks(BLOCK));
-            for (row_codes, row_signs) in codes_and_signs {
+            for row_codes in what.row_codes.chunks(BLOCK) {
                 blocks.fill(&mut block);
-                let mut signs = [0.0; BLOCK];
-                signs[..row_signs.len()].copy_from_slice(row_signs);
+                let mut shares = [0.0; BLOCK];
+                for (share, &code) in shares.iter_mut().zip(row_codes) {
+                    *share = what.shares[usize::from(code)];
+                }
                 for (head, weights) in of_block.chunks_exact_mut(BLOCK).enumerate() {
                     let scores = &what.scores[head * codes..(head + 1) * codes];
                     for (weight, &code) in weights.iter_mut().zip(row_codes) {
@@ -248,7 +257,7 @@ fn weigh_rows<S: Simd, T: Element<S>>(
                 }
                 weights_of(s, of_block);
                 for (weights, sum) in of_block.chunks_exact_mut(BLOCK).zip(&mut *out.sum) {
-                    *sum += sign_weights(s, weights, &signs);
+                    *sum += share_weights(s, weights, &shares);
                 }
                 for (first, count) in query_tiles(group, S::TILE_QUERIES) {
                     let weights = &of_block[first * BLOCK..(first + count) * BLOCK];
@@ -277,14 +286,14 @@ fn weights_of<S: Simd>(s: S, x: &mut [f32]) {
     );
 }
 
-/// Multiplies the weights of a block with the rows' signs; gives the sum of those with a plus.
+/// Multiplies the weights of a block with what share of the rows' codes is left; gives their sum.
 #[inline(always)]
-fn sign_weights<S: Simd>(s: S, weights: &mut [f32], signs: &[f32]) -> f32 {
+fn share_weights<S: Simd>(s: S, weights: &mut [f32], shares: &[f32]) -> f32 {
     let mut sum = s.splat(0.0);
-    for (x, signs) in weights.chunks_exact_mut(S::LANES).zip(signs.chunks_exact(S::LANES)) {
-        let signed = s.mul(s.load(x), s.load(signs));
-        s.store(signed, x);
-        sum = s.add(sum, s.max(signed, s.splat(0.0)));
+    for (x, shares) in weights.chunks_exact_mut(S::LANES).zip(shares.chunks_exact(S::LANES)) {
+        let weight = s.mul(s.load(x), s.load(shares));
+        s.store(weight, x);
+        sum = s.add(sum, weight);
     }
     s.reduce_add(sum)
 }

@@ -228,14 +228,6 @@ impl Base {
         self.slots.iter().map(|&code| self.of_code(code.into()).len() as u32)
     }
 
-    /// The slot of a code, if it has one.
-    pub(super) fn slot_of(&self, code: usize) -> Option<usize> {
-        if self.slots.len() == self.layout.codes {
-            return Some(code);
-        }
-        self.slots.binary_search(&(code as u16)).ok()
-    }
-
     /// The sums of values, a slot for each code of [`Base::slots`].
     pub fn sums(&self) -> Sums<'_> {
         match &self.cut {

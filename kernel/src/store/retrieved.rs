@@ -43,43 +43,16 @@ impl Store {
         push(runs, Run::new(0, start..self.log.len.max(start)));
     }
 
-    /// Adds to `left` how many tokens a retrieval leaves of each slot of the bases' sums; calls `partly` with the codes of which it takes a
-    /// part of a base's rows, and those.
-    pub(crate) fn left_out(&self, prefixes: &[u32], left: &mut Vec<u32>, mut partly: impl FnMut(u16, Run)) {
-        for (number, base) in self.bases.iter().enumerate() {
-            let first = left.len();
-            left.extend(base.counts_of_slots());
-            each_taken(prefixes, |code, taken| {
-                let rows = base.of_code(code);
-                let taken = self.before_base(number, code, taken).min(rows.len());
-                if let Some(slot) = base.slot_of(code).filter(|_| taken > 0) {
-                    left[first + slot] -= taken as u32;
-                }
-                if taken > 0 && taken < rows.len() {
-                    partly(code as u16, Run::new(number + 1, rows.start..rows.start + taken));
-                }
-            });
-        }
+    /// Adds how many tokens each slot of the bases' sums has.
+    pub(crate) fn counts_of_slots(&self, counts: &mut Vec<u32>) {
+        self.bases.iter().for_each(|base| counts.extend(base.counts_of_slots()));
     }
 
-    /// Adds the tokens of the log that have left the window, in their order, to rows, codes and signs: a sign of 1 if a retrieval
-    /// leaves them, 0 if not.
-    pub(crate) fn left_in_log(
-        &self,
-        prefixes: &[u32],
-        runs: &mut Vec<Run>,
-        codes: &mut Vec<u16>,
-        signs: &mut Vec<f32>,
-    ) {
-        let (first, rows) = (signs.len(), self.log.entered(&self.layout));
-        push(runs, Run::new(0, rows.clone()));
-        codes.extend_from_slice(&self.log.codes[rows.clone()]);
-        signs.resize(codes.len(), 1.0);
-        each_taken(prefixes, |code, taken| {
-            for entry in self.log.of_code(code).iter().take(self.before_base(self.bases.len(), code, taken)) {
-                signs[first + entry.row as usize - rows.start] = 0.0;
-            }
-        });
+    /// The rows of the log that have left the window, sinks apart, and their codes.
+    pub(crate) fn entered_rows(&self) -> (Run, &[u16]) {
+        // Without any, even the sinks may be fewer than there will be.
+        let rows = if self.log.entries.is_empty() { 0..0 } else { self.log.entered(&self.layout) };
+        (Run::new(0, rows.clone()), &self.log.codes[rows])
     }
 }
 

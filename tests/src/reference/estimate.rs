@@ -1,4 +1,4 @@
-//! Attention with an estimate of what it leaves out (the specification's extension, `attend_with_tail` of the oracle).
+//! Attention with an estimate of what it leaves out (an extension of the paper's method).
 
 use super::linear::{add_scaled, dot};
 
@@ -17,7 +17,8 @@ pub struct Context<'a> {
     pub always: &'a [bool],
 }
 
-/// One query head: softmax over the attended positions and all others, the others with the scores of their codes.
+/// One query head: softmax over the attended positions and all others, the others with the scores of their codes, and each with the mean of
+/// its code's values in place of its own.
 ///
 /// `query` `[d]` carries its true rotation; `code_scores` `[C]` are those at the fixed relative position, scaled as the others by
 /// `scale`. The result is `[d]`.
@@ -28,24 +29,39 @@ pub fn attend_with_estimate(
     scale: f64,
 ) -> Vec<f64> {
     let d = query.len();
-    let score = |position: usize| {
+    let means = means(context, d, code_scores.len());
+    let of = |position: usize| {
+        let (own, code) = (position * d..(position + 1) * d, context.codes[position]);
         if context.attended[position] {
-            dot(query, &context.keys[position * d..(position + 1) * d]) * scale
-        } else {
-            assert!(!context.always[position], "window and sinks are attended");
-            code_scores[context.codes[position]] * scale
+            return (dot(query, &context.keys[own.clone()]) * scale, &context.values[own]);
         }
+        assert!(!context.always[position], "window and sinks are attended");
+        (code_scores[code] * scale, &means[code * d..(code + 1) * d])
     };
-    let scores: Vec<f64> = (0..context.codes.len()).map(score).collect();
-    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let scored: Vec<(f64, &[f64])> = (0..context.codes.len()).map(of).collect();
+    let largest = scored.iter().map(|scored| scored.0).fold(f64::NEG_INFINITY, f64::max);
     let (mut sum, mut out) = (0.0, vec![0.0; d]);
-    for (score, value) in scores.iter().zip(context.values.chunks_exact(d)) {
+    for (score, value) in scored {
         let weight = (score - largest).exp();
         sum += weight;
         add_scaled(&mut out, weight, value);
     }
     out.iter_mut().for_each(|x| *x /= sum);
     out
+}
+
+/// `[C, d]`: the mean of the values of each code's tokens, window and sinks apart.
+fn means(context: &Context<'_>, d: usize, codes: usize) -> Vec<f64> {
+    let (mut counts, mut means) = (vec![0.0; codes], vec![0.0; codes * d]);
+    let counted = context.codes.iter().zip(context.values.chunks_exact(d)).zip(context.always);
+    for ((&code, value), _) in counted.filter(|(_, always)| !**always) {
+        counts[code] += 1.0;
+        add_scaled(&mut means[code * d..(code + 1) * d], 1.0, value);
+    }
+    for (mean, count) in means.chunks_exact_mut(d).zip(counts) {
+        mean.iter_mut().for_each(|x| *x /= f64::max(count, 1.0));
+    }
+    means
 }
 
 #[cfg(test)]
@@ -63,9 +79,9 @@ mod tests {
 
     #[test]
     fn what_is_left_out_counts_with_the_score_of_its_code() {
-        // Scores 0, ln 2, ln 2 (of the code, whatever the key), and 5·0.
+        // Scores 0, ln 2, ln 2 (of the code, whatever the key), and 5·0. The mean of 2, 3 and 10 is 5; 1 is a sink's.
         let out = attend_with_estimate(&CONTEXT, &[0.0], &[99.0, LN_2], 1.0);
-        assert_eq!(out, vec![(1.0 + 2.0 * 2.0 + 2.0 * 3.0 + 10.0) / 6.0]);
+        assert!((out[0] - (1.0 + 2.0 * 5.0 + 2.0 * 5.0 + 10.0) / 6.0).abs() < 1e-15);
     }
 
     #[test]

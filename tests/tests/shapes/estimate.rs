@@ -19,14 +19,14 @@ struct Parts {
     numbers: Vec<i8>,
     scales: Vec<f32>,
     codes: Vec<u16>,
-    left: Vec<u32>,
+    counts: Vec<u32>,
 }
 
 impl Parts {
     fn new(draw: &mut Draw<'_>, codes: usize, width: usize) -> Self {
         let slots = draw.below(codes + 1);
         let are_floats = draw.below(2) == 0;
-        let (len, scales, left) = (draw.len(slots * width), draw.len(slots), draw.len(slots));
+        let (len, scales, counts) = (draw.len(slots * width), draw.len(slots), draw.len(slots));
         let mut numbered: Vec<u16> = (0..slots as u16).collect();
         let last = numbered.last().copied().unwrap_or(0);
         let changed = draw.instead(last, &[codes as u16 - 1, codes as u16, u16::MAX]);
@@ -36,21 +36,21 @@ impl Parts {
             numbers: vec![1; len],
             scales: numbers(scales),
             codes: numbered,
-            left: vec![1; left],
+            counts: vec![1; counts],
         }
     }
 
     fn table(&self) -> Table<'_> {
-        let Self { floats, numbers, scales, codes, left } = self;
+        let Self { floats, numbers, scales, codes, counts } = self;
         let sums = floats.as_ref().map_or(Sums::Int8 { numbers, scales }, |floats| Sums::F32(floats));
-        Table { sums, codes, left }
+        Table { sums, codes, counts }
     }
 
     fn fit(&self, width: usize) -> bool {
         let slots = self.codes.len();
         self.numbers.len() == slots * width
             && (self.floats.is_some() || self.scales.len() == slots)
-            && self.left.len() == slots
+            && self.counts.len() == slots
     }
 }
 
@@ -64,13 +64,13 @@ fn estimate(draw: &mut Draw<'_>) {
     let stored = stored(count, head_dim, dtype);
     let (areas, all) = ([Rows::new(stored.elements(), head_dim).unwrap()], [Run::new(0, 0..count)]);
     let code = draw.instead(0, &[codes as u16 - 1, codes as u16, u16::MAX]);
-    let (row_codes, row_signs) = (vec![code; draw.len(count)], vec![1.0; draw.len(count)]);
+    let (row_codes, shares) = (vec![code; draw.len(count)], numbers(draw.len(codes)));
     let (scores, offsets) = (numbers(draw.len(group * codes)), numbers(draw.len(group)));
     let what = Unattended {
         tables: &tables,
         rows: Runs::new(&areas, &all).unwrap(),
         row_codes: &row_codes,
-        row_signs: &row_signs,
+        shares: &shares,
         scores: &scores,
         offsets: &offsets,
         scale: 0.5,
@@ -83,7 +83,8 @@ fn estimate(draw: &mut Draw<'_>) {
     let fits = is_group(offsets.len())
         && is_whole(scores.len(), offsets.len())
         && parts.iter().all(|parts| parts.fit(row_width(head_dim)))
-        && (row_codes.len(), row_signs.len()) == (count, count)
+        && row_codes.len() == count
+        && shares.len() == codes_of_scores
         && parts
             .iter()
             .flat_map(|parts| &parts.codes)
