@@ -100,8 +100,8 @@ fn estimate_here<S: Simd>(
                 largest = if what.shares[code] > 0.0 { largest.max(estimate) } else { largest };
             }
         }
-        let scratch_of_slots = (&*scratch.counts, &*scratch.shares);
-        (out.largest[head], out.sum[head]) = (largest, weigh_slots(s, weights, scratch_of_slots, largest));
+        let slots = (&*scratch.counts, &*scratch.shares);
+        (out.largest[head], out.sum[head]) = (largest, weigh_slots(s, weights, slots, largest));
     }
     for (table, slots, at) in parts_of_tables(what, part) {
         let weights = &mut scratch.weights[..];
